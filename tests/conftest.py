@@ -1,0 +1,37 @@
+"""What every test runs under: 8 fake CPU devices, strict shapes, a cache of compiled programs.
+
+Set before JAX is imported, and in the environment, so that a `launch.py` started by a test has the
+same. VLM_JAX_CACHE moves the cache, which makes the second run of the suite several times faster.
+"""
+
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ.get("VLM_JAX_CACHE", Path.home() / ".cache" / "vlm_jax")) / "xla"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads would only wait
+    for library in ("OMP", "OPENBLAS", "MKL", "RAYON"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook  # noqa: E402  (imports JAX)
+
+SHAPE_CHECKED = (
+    "decode",
+    "decoders",
+    "encoders",
+    "fusion",
+    "layers",
+    "losses",
+    "models",
+    "sharding",
+    "tasks",
+    "types",
+)
+"""The modules of vlm_jax whose annotations are checked against every call's arrays."""
+
+install_import_hook([f"vlm_jax.{name}" for name in SHAPE_CHECKED], "beartype.beartype")
