@@ -1,0 +1,98 @@
+"""Read first: the letters, the one value that crosses between components, and the names of batch
+fields.
+
+Letters in shapes, everywhere in this codebase:
+
+    B batch      T text length      S memory length (image tokens, retrieved tokens, frames)
+    H W image    D width            N heads         K head dimension
+    V vocabulary Q queries          C classes       E size of a shared embedding space
+    L layers     M slots of a preallocated key/value cache
+
+A batch is a nested dict of arrays. Shared by all tasks:
+
+    image   uint8[B, H, W, 3]   RGB in [0, 255]; or f32[B, S, D] when features were computed
+    beforehand index   i32[B]              position of the example in its source valid   bool[B]
+    False on rows that only fill up the last evaluation batch
+
+and one sub-dict per task name, each using some of:
+
+    text, text_mask       i32[B, T], bool[B, T]   what the text encoder reads (question, caption)
+    tokens, tokens_mask   i32[B, T], bool[B, T]   what the decoder reads, and which positions are
+    real prefix                i32[B]                  how many leading decoder tokens are prompt
+    targets               i32[B, T]               the token to predict at each position targets_mask
+    bool[B, T]              the positions that count in the loss label                 i32[B]
+    class index label_weights         f32[B, C]               soft class targets in [0, 1] matched
+    bool[B]                 False: the text of another row is shown instead
+
+Token id 0 is padding in every tokenizer of this codebase.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Batch = Mapping[str, Any]
+"""Nested dict of arrays as described in the module docstring."""
+
+Variables = Mapping[str, Any]
+"""Flax variables: {"params": ...} and, for models with batch normalisation, {"batch_stats": ...}.
+"""
+
+Cache = Mapping[str, Any]
+"""Everything a decoder remembers between steps: a pytree of arrays whose axis 0 counts layers and
+axis 1 is the batch.
+
+Slots are shared by the rows of a batch: the next token of every row goes to slot `cache["slot"][0,
+b]`, which is equal for all b; `cache["real"]` says which slots hold real tokens, so ragged prompts
+need no re-packing. Beam search and batch slicing are one `jax.tree.map` over axis 1.
+"""
+
+CACHE_BATCH_AXIS = 1
+
+
+class Features(NamedTuple):
+    """A set of vectors that something else may attend to.
+
+    tokens: f32[B, S, D]. mask: bool[B, S], True where a token is real. pooled: f32[B, D], or None
+    if the encoder has no summary of its own. Image tokens are in row-major order of the image grid.
+    """
+
+    tokens: Float[Array, "B S D"]
+    mask: Bool[Array, "B S"]
+    pooled: Float[Array, "B D"] | None = None
+
+
+def summary(features: Features) -> Float[Array, "B D"]:
+    """One vector per example: `pooled` if the encoder made one, else the mean of the real tokens
+    (zeros if none).
+    """
+    if features.pooled is not None:
+        return features.pooled
+    mask = features.mask[..., None].astype(features.tokens.dtype)  # [B, S, 1]
+    return jnp.sum(features.tokens * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1.0)
+
+
+def concatenate(first: Features, second: Features) -> Features:
+    """Both token sets side by side, [B, S1 + S2, D]; no pooled vector. ValueError if the widths
+    differ.
+    """
+    if first.tokens.shape[-1] != second.tokens.shape[-1]:
+        raise ValueError(
+            f"cannot concatenate Features of widths {first.tokens.shape[-1]} and "
+            f"{second.tokens.shape[-1]}: "
+            "project one of them first"
+        )
+    return Features(
+        jnp.concatenate([first.tokens, second.tokens], axis=1),
+        jnp.concatenate([first.mask, second.mask], axis=1),
+    )
+
+
+def gather_rows(cache: Cache, rows: Any) -> Cache:
+    """The cache with its batch axis re-indexed: rows i32[B'] into [0, B). Used by beam search to
+    follow its parents.
+    """
+    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=CACHE_BATCH_AXIS), cache)
