@@ -1,0 +1,85 @@
+"""Retrieval ranks against a plain loop, and the cases where naive code reports perfection."""
+
+import numpy as np
+import pytest
+
+from vlm_jax.metrics.recall import (
+    positives_of_groups,
+    rank_metrics,
+    retrieval_metrics,
+    retrieval_ranks,
+    transposed_positives,
+)
+
+
+def test_ranks_equal_a_plain_loop_for_every_chunk_size():
+    rng = np.random.default_rng(0)
+    queries, gallery = rng.normal(size=(17, 6)), rng.normal(size=(23, 6))
+    positives = [rng.choice(23, size=rng.integers(1, 5), replace=False) for _ in range(17)]
+    expected = []
+    for query, right in zip(queries, positives, strict=True):
+        scores = gallery @ query
+        wrong = np.delete(scores, right)
+        expected.append(1 + sum(score >= scores[right].max() for score in wrong))
+    for chunk in (1, 5, 17, 1000):
+        assert retrieval_ranks(queries, gallery, positives, chunk).tolist() == expected
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+def test_constant_embeddings_get_the_worst_ranks(value):
+    constant = np.full((20, 7), value, np.float32)
+    metrics = retrieval_metrics(constant, constant, [[i] for i in range(20)])
+    assert metrics["image_to_text/R@10"] == metrics["text_to_image/R@10"] == 0.0
+    assert metrics["image_to_text/median_rank"] == 20
+
+
+def test_perfect_embeddings_with_five_texts_per_image():
+    images = np.eye(4)
+    groups = np.repeat(np.arange(4), 5)
+    metrics = retrieval_metrics(images, images[groups], positives_of_groups(range(4), groups))
+    assert set(metrics.values()) == {1.0}
+
+
+def test_other_right_answers_do_not_push_a_query_down():
+    gallery = np.array([[3.0], [2.0], [1.0], [4.0]])
+    assert retrieval_ranks(np.ones((1, 1)), gallery, [[0, 1, 2]]).tolist() == [2]
+
+
+def test_ranks_do_not_depend_on_the_order_of_the_gallery():
+    rng = np.random.default_rng(1)
+    queries, gallery, order = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)), rng.permutation(9)
+    place = np.argsort(order)
+    shuffled = retrieval_ranks(queries, gallery[order], [[place[i]] for i in range(9)])
+    assert (shuffled == retrieval_ranks(queries, gallery, [[i] for i in range(9)])).all()
+
+
+def test_positives_turn_around():
+    assert positives_of_groups(["a", "b"], ["b", "a", "b"]) == [[1], [0, 2]]
+    assert transposed_positives([[1], [0, 2]], 3) == [[1], [0], [1]]
+
+
+def test_metrics_of_ranks():
+    metrics = rank_metrics(np.array([1, 2, 6, 11]))
+    assert metrics == {
+        "R@1": 0.25,
+        "R@5": 0.5,
+        "R@10": 0.75,
+        "median_rank": 4.0,
+        "mean_rank": 5.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("queries", "gallery", "positives", "message"),
+    [
+        (np.ones((2, 3)), np.ones((2, 4)), [[0], [1]], "must be"),
+        (np.ones((0, 3)), np.ones((2, 3)), [], "must be"),
+        (np.ones((2, 3)), np.ones((2, 3)), [[0]], "2 queries but 1"),
+        (np.ones((2, 3)), np.ones((2, 3)), [[0], []], "query 1 has no right answer"),
+        (np.ones((2, 3)), np.ones((2, 3)), [[0], [2]], "outside a gallery of 2"),
+        (np.full((1, 3), np.nan), np.ones((2, 3)), [[0]], "NaN"),
+    ],
+)
+def test_bad_input(queries, gallery, positives, message):
+    with pytest.raises(ValueError, match=message):
+        retrieval_ranks(queries, gallery, positives)
