@@ -1,0 +1,171 @@
+"""Everything that touches pixels on the host: decoding what users have, and fitting it to a model's
+square input.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlm_jax.data.schema import DataError
+from vlm_jax.data.schema import Image as ExampleImage
+
+MAX_PIXELS = 100_000_000
+"""Largest picture that is decoded, H * W: 300 MB as RGB. Larger ones are refused from their header
+alone.
+"""
+
+METHODS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def decode(image: ExampleImage | Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Uint8[H, W, 3] RGB in [0, 255] from a path, encoded bytes, pixels, a PIL image, or a function
+    returning one.
+
+    The first frame of animations, upright by its EXIF tag; transparency is laid on white; 16-bit
+    grey is scaled to 8. Raises DataError naming the file for what is missing, truncated, not a
+    picture, empty, or above max_pixels.
+    """
+    if callable(image) and not isinstance(image, Image.Image):
+        image = image()
+    if isinstance(image, np.ndarray):
+        return _check_pixels(image)
+    name = "an encoded image" if isinstance(image, bytes) else str(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(image, "a PIL image", max_pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is ours
+            with Image.open(
+                io.BytesIO(image) if isinstance(image, bytes) else os.fspath(image)
+            ) as opened:
+                return _to_rgb(opened, name, max_pixels)
+    except FileNotFoundError:
+        raise DataError(
+            f"{name}: no such file; check the path, which may be relative to another folder"
+        ) from None
+    except IsADirectoryError:
+        raise DataError(f"{name} is a folder, not a picture") from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{name} is not a picture in any known format, or its header is damaged"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} is refused: {error}") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+    ) as error:  # what Pillow raises for broken files
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name} cannot be decoded, it may be truncated: {error}") from None
+
+
+def _check_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as they are; grey ones in three channels. DataError for other shapes or types."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not pixels.size:
+        raise DataError(
+            f"an image array must be uint8 [H, W, 3], this is {pixels.dtype} {list(pixels.shape)}"
+        )
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=-1)
+    if pixels.shape[-1] != 3:
+        raise DataError(
+            f"an image array has 3 channels, this has {pixels.shape[-1]}: convert it to RGB"
+        )
+    return pixels
+
+
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    """Decode an opened picture, whose header alone has been read so far."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(
+            f"{name} has {width} x {height} pixels, more than the {max_pixels:,} that are "
+            "decoded: scale it down"
+        )
+    if not width * height:
+        raise DataError(f"{name} has no pixels")
+    image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I;16", "I", "F")):
+        grey = np.asarray(image, np.float64)
+        scale = 257.0 if image.mode.startswith("I") and grey.max(initial=0) > 255 else 1.0
+        image = Image.fromarray(np.clip(grey / scale + 0.5, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def resize(pixels: np.ndarray, height: int, width: int, method: str = "bicubic") -> np.ndarray:
+    """Uint8[height, width, 3], antialiased. KeyError for a method not in METHODS."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), METHODS[method]))
+
+
+def stretch(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+    """The whole picture as a square; its proportions change."""
+    return resize(pixels, size, size, method)
+
+
+def crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+    """The shortest side scaled to `size`, then the central square."""
+    height, width = pixels.shape[:2]
+    scale = size / min(height, width)
+    scaled = resize(
+        pixels, max(size, round(height * scale)), max(size, round(width * scale)), method
+    )
+    top, left = ((side - size) // 2 for side in scaled.shape[:2])
+    return scaled[top : top + size, left : left + size]
+
+
+def pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+    """The longest side scaled to `size`, centred on a square of the picture's mean colour."""
+    height, width = pixels.shape[:2]
+    scale = size / max(height, width)
+    scaled = resize(pixels, max(1, round(height * scale)), max(1, round(width * scale)), method)
+    ground = np.empty((size, size, 3), np.uint8)
+    ground[:] = np.round(pixels.reshape(-1, 3).mean(axis=0))
+    top, left = ((size - side) // 2 for side in scaled.shape[:2])
+    ground[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    return ground
+
+
+FITS: dict[str, Callable[..., np.ndarray]] = {"stretch": stretch, "crop": crop, "pad": pad}
+
+
+def fit(pixels: np.ndarray, size: int, how: str = "stretch", method: str = "bicubic") -> np.ndarray:
+    """Uint8[size, size, 3] by "stretch", "crop" or "pad". ValueError for another way or method."""
+    if how not in FITS or method not in METHODS:
+        raise ValueError(
+            f"fit={how!r}, method={method!r}: choose from {sorted(FITS)} and {sorted(METHODS)}"
+        )
+    return FITS[how](pixels, size, method)
+
+
+def find(folder: str | Path) -> list[Path]:
+    """Every picture below a folder, by suffix, sorted. DataError if there is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise DataError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+    return found
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8[H, W, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

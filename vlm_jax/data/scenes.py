@@ -1,0 +1,161 @@
+"""The built-in data set: coloured shapes in relations, rendered on demand, no bytes on disk.
+
+Image, captions, typed questions and boxes all come from one scene graph, so every text is true by
+construction. In the tradition of CLEVR (arXiv:1612.06890) and ShapeWorld (arXiv:1704.04517), with a
+compositional test split: (colour, shape) pairs that no other split shows or names.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vlm_jax.data.scene_captions import (
+    ASIDE,
+    MAX_CAPTIONS,
+    NUMBERS,
+    OPENINGS,
+    PLACES,
+    parse_caption,
+)
+from vlm_jax.data.scene_captions import captions as make_captions
+from vlm_jax.data.scene_graph import (
+    COLOURS,
+    MAX_OBJECTS,
+    OUTLINES,
+    RADII,
+    RELATIONS,
+    SHAPES,
+    corners,
+    noun,
+    sample_scene,
+)
+from vlm_jax.data.scene_questions import MAX_QUESTIONS
+from vlm_jax.data.scene_questions import questions as make_questions
+from vlm_jax.data.schema import Example
+
+__all__ = ["Scenes", "answers", "parse_caption", "render", "words"]
+
+LENGTHS = {"train": 50_000, "val": 1_000, "test": 1_000, "test_comp": 1_000}
+"""Split -> its default length. The position in this dict is part of the random seed."""
+
+_SUPERSAMPLING = 3
+_NOISE = 6  # grey levels either way
+_GRAPH, _CAPTIONS, _QUESTIONS, _PIXELS = range(4)  # independent random streams of one example
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A source of rendered scenes; example i is a function of (seed, split, i) alone.
+
+    split: "train", "val", "test", or "test_comp", whose every scene shows a (colour, shape) pair of
+    `scene_graph.HELD_OUT`, absent from pictures and texts of the others. size: side of the square
+    image, at least 32 pixels. length: number of examples, None for LENGTHS[split]. objects: fewest
+    and most objects of a scene, in [1, 6]. questions, captions: how many of each an example has, at
+    most 16 and 8. The graph and texts do not depend on `size`. Raises ValueError if out of range.
+    """
+
+    split: str = "train"
+    size: int = 64
+    length: int | None = None
+    objects: tuple[int, int] = (1, 4)
+    questions: int = 6
+    captions: int = 4
+    seed: int = 0
+
+    def __post_init__(self):
+        """Checks the ranges."""
+        low, high = self.objects
+        checks = {
+            f"split {self.split!r} must be one of {', '.join(LENGTHS)}": self.split in LENGTHS,
+            f"size={self.size} must be at least 32 pixels": self.size >= 32,
+            f"length={self.length} must be at least 1": self.length is None or self.length > 0,
+            f"objects={low, high} must be (fewest, most) in [1, {MAX_OBJECTS}]": (
+                1 <= low <= high <= MAX_OBJECTS
+            ),
+            f"questions={self.questions} must be in [0, {MAX_QUESTIONS}]": (
+                0 <= self.questions <= MAX_QUESTIONS
+            ),
+            f"captions={self.captions} must be in [0, {MAX_CAPTIONS}]": (
+                0 <= self.captions <= MAX_CAPTIONS
+            ),
+            f"seed={self.seed} must not be negative": self.seed >= 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise ValueError(f"Scenes: {message}")
+
+    @property
+    def name(self) -> str:
+        """Such as "scenes/train"."""
+        return f"scenes/{self.split}"
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return self.length or LENGTHS[self.split]
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at a position; its image is rendered when called. IndexError outside."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} examples, there is no number {index}")
+        key = (self.seed, list(LENGTHS).index(self.split), int(index))
+        held_out = self.split == "test_comp"
+        low, high = self.objects
+        graph_rng = np.random.default_rng((*key, _GRAPH))
+        scene = sample_scene(graph_rng, self.size, (low, high), held_out)
+        return {
+            "id": f"{self.split}-{index}",
+            "image": partial(render, scene, (*key, _PIXELS)),
+            "captions": make_captions(
+                np.random.default_rng((*key, _CAPTIONS)), scene, self.captions
+            ),
+            "questions": make_questions(
+                np.random.default_rng((*key, _QUESTIONS)), scene["objects"], self.questions
+            ),
+            "scene": scene,
+        }
+
+    def __iter__(self) -> Iterator[Example]:
+        """Every example in order."""
+        return (self[index] for index in range(len(self)))
+
+
+def render(scene: Mapping[str, Any], seed: int | tuple[int, ...]) -> np.ndarray:
+    """The picture of a scene, u8[size, size, 3], antialiased; seed: of the pixel noise."""
+    side, scale = scene["size"], _SUPERSAMPLING
+    canvas = Image.new("RGB", (side * scale, side * scale), tuple(scene["background"]))
+    draw = ImageDraw.Draw(canvas)
+    for thing in scene["objects"]:
+        _draw(draw, thing, scale)
+    pixels = np.asarray(canvas.reduce(scale), np.int16)
+    noise = np.random.default_rng(seed).integers(-_NOISE, _NOISE + 1, pixels.shape, np.int8)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+def _draw(draw: ImageDraw.ImageDraw, thing: Mapping[str, Any], scale: int) -> None:
+    """Paints one object on a canvas that is `scale` times larger than the scene."""
+    colour = tuple(thing["rgb"])
+    box = [value * scale for value in thing["box"]]
+    if thing["shape"] in OUTLINES:
+        draw.polygon([(x * scale, y * scale) for x, y in corners(thing)], fill=colour)
+    elif thing["shape"] == "ring":
+        draw.ellipse(box, outline=colour, width=round(0.45 * thing["radius"] * scale))
+    else:
+        draw.ellipse(box, fill=colour)
+
+
+def answers() -> list[str]:
+    """Every word that can answer a question, sorted."""
+    return sorted({*COLOURS, *SHAPES, *RADII, *NUMBERS, "yes", "no"})
+
+
+def words() -> list[str]:
+    """Every word of every caption, question and answer, sorted: a closed vocabulary."""
+    phrases = [*answers(), *OPENINGS, *RELATIONS, *ASIDE.values(), *sum(PLACES, ())]
+    phrases += [noun({"shape": shape}, plural=True) for shape in SHAPES]
+    phrases += ["a an and the object objects", "what colour shape size is how many are there"]
+    phrases += ["more fewer than"]
+    return sorted(set(" ".join(phrases).split()))

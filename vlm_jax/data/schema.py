@@ -1,0 +1,147 @@
+"""The one form in which every data set of this codebase hands out its examples, and its checks.
+
+A source is anything with a `name`, a length and random access by position; what it returns is an
+`Example`. Everything after it (tasks, pipeline, evaluators) reads this form only, so a new data set
+is one new source and nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+
+Pixels = str | PathLike[str] | bytes | np.ndarray
+"""A path, the bytes of an encoded file, or pixels as u8[H, W, 3]."""
+
+Image = Pixels | Callable[[], Pixels]
+"""An image as an example holds it: pixels, or a function without arguments that makes them late."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used. The message names the file or example, the key, and the remedy."""
+
+
+class Question(TypedDict):
+    """A question about an image. answers: at least one; repeats are votes of several annotators."""
+
+    question: str
+    answers: list[str]
+    type: NotRequired[str]
+
+
+class Example(TypedDict):
+    """One image with what is said about it.
+
+    id: unique in its source. image: see `Image`. captions, questions: possibly empty lists.
+    label: a class name, for classification. scene: the graph behind a rendered image, see
+    `vlm_jax.data.scenes`. A source may add further keys.
+    """
+
+    id: str
+    image: Image
+    captions: list[str]
+    questions: list[Question]
+    label: NotRequired[str]
+    scene: NotRequired[dict[str, Any]]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set with random access: deterministic, and cheap as long as no image is decoded."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at a position in [0, len); IndexError outside it."""
+        ...
+
+
+def validate(example: Any, where: str) -> Example:
+    """The same example, once it is known to have the right form. Pixels are not decoded.
+
+    where: what to call the example in an error, such as "data.jsonl, line 7". Raises DataError.
+    """
+    if not isinstance(example, Mapping):
+        raise DataError(f"{where}: an example is a dict, this is {_kind(example)}")
+    missing = [key for key in Example.__required_keys__ if key not in example]
+    if missing:
+        raise DataError(
+            f"{where}: {', '.join(sorted(missing))} missing; an example needs id, image, "
+            "captions and questions (the last two may be empty lists)"
+        )
+    _text(example["id"], where, "id")
+    _image(example["image"], where)
+    _texts(example["captions"], where, "captions")
+    _questions(example["questions"], where)
+    if "label" in example:
+        _text(example["label"], where, "label")
+    return example  # pyright: ignore[reportReturnType]
+
+
+def _kind(value: Any) -> str:
+    """What an error says about a value of the wrong type."""
+    return "null" if value is None else f"a {type(value).__name__} ({str(value)[:40]!r})"
+
+
+def _text(value: Any, where: str, key: str) -> None:
+    """Requires a text with at least one character that is not white space."""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {key} must be a text, this is {_kind(value)}; put it in quotes")
+    if not value.strip():
+        raise DataError(f"{where}: {key} is empty; fill it in or remove it")
+
+
+def _texts(values: Any, where: str, key: str) -> None:
+    """Requires a list of texts, none of them empty."""
+    if not isinstance(values, (list, tuple)):
+        raise DataError(
+            f"{where}: {key} must be a list of texts, this is {_kind(values)}; write [...] "
+            "around it"
+        )
+    for position, value in enumerate(values):
+        _text(value, where, f"{key}[{position}]")
+
+
+def _questions(questions: Any, where: str) -> None:
+    """Requires a list of dicts with a question and at least one answer each."""
+    if not isinstance(questions, (list, tuple)):
+        raise DataError(f"{where}: questions must be a list of dicts, this is {_kind(questions)}")
+    for position, question in enumerate(questions):
+        key = f"questions[{position}]"
+        if not isinstance(question, Mapping):
+            raise DataError(f"{where}: {key} must be a dict, this is {_kind(question)}")
+        if "question" not in question or "answers" not in question:
+            raise DataError(f"{where}: {key} needs both a question and a list of answers")
+        _text(question["question"], where, f"{key}.question")
+        _texts(question["answers"], where, f"{key}.answers")
+        if not question["answers"]:
+            raise DataError(
+                f"{where}: {key}.answers is empty; give at least one answer or remove the question"
+            )
+        if "type" in question:
+            _text(question["type"], where, f"{key}.type")
+
+
+def _image(image: Any, where: str) -> None:
+    """Requires one of the forms of `Image`, without opening or calling it."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+            raise DataError(
+                f"{where}: an image array must be uint8 [H, W, 3] and not empty, this is "
+                f"{image.dtype} {list(image.shape)}; convert it with vlm_jax.data.images.decode"
+            )
+    elif isinstance(image, str):
+        _text(image, where, "image")
+    elif isinstance(image, bytes):
+        if not image:
+            raise DataError(f"{where}: image holds no bytes; the file may be empty")
+    elif not isinstance(image, PathLike) and not callable(image):
+        raise DataError(
+            f"{where}: image must be a path, encoded bytes, a uint8 [H, W, 3] array or a function "
+            f"returning one of these, this is {_kind(image)}"
+        )

@@ -1,0 +1,145 @@
+"""The one interface to every tokenizer: text to ids, ids to text, and the ids with a meaning of
+their own.
+
+A thin layer over the `tokenizers` library that fixes what the rest of this codebase relies on:
+`encode` adds no special tokens and never produces one from user text, `decode` ends at the
+end-of-sequence token, id 0 is padding, and a tokenizer is one JSON file.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import tokenizers
+
+from vlm_jax.workdir import atomic_write_text
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "bos": ("[BOS]", "[CLS]", "<s>", "<bos>", "<|startoftext|>", "<start_of_text>", "<|im_start|>"),
+    "eos": ("[EOS]", "[SEP]", "</s>", "<eos>", "<|endoftext|>", "<end_of_text>", "<|im_end|>"),
+    "unknown": ("[UNK]", "<unk>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""The names that a special token goes by in published vocabularies; the first one present
+plays the role."""
+
+_FORMAT = "vlm_jax.tokenizer.1"
+
+
+class Tokenizer:
+    """A vocabulary with its rules for splitting and joining text.
+
+    pad: 0, in every tokenizer. bos, eos: ids of the tokens that begin and end a sequence; cls and
+    sep are the same two under their BERT names. unknown, mask: ids, or None where the vocabulary
+    has no such token. size: the number of ids, so that every id is in [0, size); the V of an
+    embedding table.
+    """
+
+    pad: int = 0
+
+    def __init__(self, definition: str, roles: Mapping[str, str] | None = None) -> None:
+        """definition: the text of a tokenizer.json. roles: token names by role, {"eos":
+        "<|im_end|>"}; a role left out is found by name, see ROLES. Raises ValueError for a bad
+        definition, an unknown role or a missing token.
+        """
+        try:
+            self._model = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the library raises plain Exception
+            raise ValueError(f"not a tokenizer definition (tokenizer.json): {error}") from None
+        self._model.encode_special_tokens = True  # else a caption saying "[EOS]" would end itself
+        self._model.no_padding()
+        self._model.no_truncation()
+        vocabulary = self._model.get_vocab(with_added_tokens=True)
+        self.size = max(vocabulary.values()) + 1
+        self._roles = dict(roles or {})
+        ids = _role_ids(vocabulary, self._roles)
+        self.bos, self.eos = _required(ids, "bos"), _required(ids, "eos")
+        self.cls, self.sep = self.bos, self.eos
+        self.unknown, self.mask = ids["unknown"], ids["mask"]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without special tokens; [] for the empty text."""
+        return self._model.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids up to the first eos, special tokens left out. Raises ValueError for an id
+        outside [0, size).
+
+        A bos that is also the eos (as in GPT-2) is skipped at the front instead of ending the text
+        there.
+        """
+        kept = [int(i) for i in ids]
+        if kept and kept[0] == self.bos:
+            kept = kept[1:]
+        if self.eos in kept:
+            kept = kept[: kept.index(self.eos)]
+        wrong = [i for i in kept if not 0 <= i < self.size]
+        if wrong:
+            raise ValueError(f"token id {wrong[0]} is outside this tokenizer's [0, {self.size})")
+        return self._model.decode(kept, skip_special_tokens=True)
+
+    def token(self, index: int) -> str | None:
+        """The vocabulary entry behind an id, as the vocabulary spells it; None for an id that it
+        leaves unused.
+        """
+        return self._model.id_to_token(index)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one JSON file, whole or not at all. The same tokenizer always gives the same
+        bytes.
+        """
+        content = {
+            "format": _FORMAT,
+            "roles": self._roles,
+            "tokenizer": json.loads(self._model.to_str()),
+        }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps(content, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], roles: Mapping[str, str] | None = None) -> Self:
+        """Reads a file written by `save`, or anyone's tokenizer.json. roles: as for the
+        constructor.
+
+        Raises FileNotFoundError, or ValueError naming the file if it holds something else.
+        """
+        try:
+            content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("format") == _FORMAT:
+                return cls(json.dumps(content["tokenizer"]), roles or content["roles"])
+            return cls(json.dumps(content), roles)
+        except ValueError as error:  # covers bad JSON and bad UTF-8 too
+            raise ValueError(f"{path}: {error}") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuilds from JSON, because the library's own pickle forgets `encode_special_tokens`."""
+        return type(self), (self._model.to_str(), self._roles)
+
+
+def _role_ids(vocabulary: Mapping[str, int], roles: Mapping[str, str]) -> dict[str, int | None]:
+    """The id of every role, by the user's choice of token or by the usual names."""
+    for role, token in roles.items():
+        if role not in ROLES:
+            raise ValueError(f"unknown role {role!r}; the roles are {', '.join(ROLES)}")
+        if token not in vocabulary:
+            raise ValueError(f"{role} should be {token!r}, which is not in the vocabulary")
+    found: dict[str, int | None] = {}
+    for role, names in ROLES.items():
+        candidates = (roles[role],) if role in roles else names
+        found[role] = next((vocabulary[name] for name in candidates if name in vocabulary), None)
+    return found
+
+
+def _required(ids: Mapping[str, int | None], role: str) -> int:
+    """The id of a role that every tokenizer must fill. GPT-2's vocabulary has one token for bos and
+    eos.
+    """
+    index = ids[role] if ids[role] is not None else ids["eos" if role == "bos" else "bos"]
+    if index is None:
+        raise ValueError(
+            f"no {role} token found among {', '.join(ROLES[role])}; name it: "
+            f"roles={{'{role}': '...'}}"
+        )
+    return index
