@@ -70,9 +70,9 @@ def test_padding_on_either_side_or_inside_changes_nothing(randomise, cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_nothing_real_leaves_the_carry_as_it_was(cell):
+def test_nothing_real_leaves_the_carry_as_it_was(randomise, cell):
     x, stack = normal((1, 3, 4)), Recurrent(5, layers=2, cell=cell)
-    variables, empty = jax.jit(stack.init)(KEY, x), stack.empty_carry(1)
+    variables, empty = randomise(stack, x), stack.empty_carry(1)
     states, carry = apply(stack, variables, x, jnp.zeros((1, 3), bool))
     jax.tree.map(np.testing.assert_array_equal, carry, empty)
     assert float(jnp.abs(states).max()) == 0
@@ -99,20 +99,20 @@ def test_one_layer_has_the_counts_of_one_bias_per_gate():
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected
 
 
-def test_dropout_acts_between_layers_in_training_only():
+def test_dropout_acts_between_layers_in_training_only(randomise):
     x = normal((2, 3, 4))
     for layers, changes in ((1, False), (2, True)):
         stack = Recurrent(5, layers=layers, dropout=0.5)
-        variables = jax.jit(stack.init)(KEY, x)
+        variables = randomise(stack, x)
         trained, _ = apply(stack, variables, x, train=True, rngs={"dropout": KEY})
         change = float(jnp.abs(trained - apply(stack, variables, x)[0]).max())
         assert (change > 1e-4) == changes
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_bfloat16_compute_keeps_float32_parameters(cell):
+def test_bfloat16_compute_keeps_float32_parameters(randomise, cell):
     x, stack = normal((2, 3, 4)), Recurrent(5, cell=cell, dtype=jnp.bfloat16)
-    variables = jax.jit(stack.init)(KEY, x)
+    variables = randomise(stack, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     states, carry = apply(stack, variables, x)
     assert {leaf.dtype for leaf in jax.tree.leaves((states, carry))} == {jnp.dtype("bfloat16")}

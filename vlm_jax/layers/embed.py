@@ -73,8 +73,8 @@ class TokenEmbedding(nn.Module):
         """Embed tokens at `positions`, by default 0 ... T - 1. ValueError if T > max_length."""
         if tokens.shape[1] > self.max_length:
             raise ValueError(
-                f"{tokens.shape[1]} tokens do not fit max_length={self.max_length}: "
-                "shorten the text or raise max_length in the model's config"
+                f"{tokens.shape[1]} tokens do not fit max_length={self.max_length}: shorten "
+                "the text or raise max_length in the model's config"
             )
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -66,7 +67,9 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Mapping | None]:
         """One layer; cache holds its {"self": ..., "cross": ...} keys and values, or is None."""
         new_cache = {}
-        attention = dict(heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim)
+        attention: dict[str, Any] = dict(
+            heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim
+        )
         attention |= dict(bias=self.bias, out_bias=self.bias)
         attention |= dict(dropout=self.dropout, dtype=self.dtype)
 
@@ -151,7 +154,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, 0, *(nn.broadcast,) * 5),
+            in_axes=(0, 0, *(nn.broadcast,) * 5),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only
             length=self.layers,
         )
         fields = {name: getattr(self, name) for name in BLOCK_FIELDS}
@@ -161,7 +164,7 @@ class Transformer(nn.Module):
         x, new_cache = scan(**fields, name="layers")(
             x.astype(self.dtype), cache, drop_path, mask, context, context_mask, slot, train
         )
-        cache = None if cache is None else {**cache, **new_cache}
+        cache = None if cache is None or new_cache is None else {**cache, **new_cache}
         if self.final_norm:
             x = make_norm(self.norm, epsilon=self.epsilon, dtype=self.dtype, name="final_norm")(x)
         return x, cache

@@ -1,0 +1,170 @@
+"""ViT: what enters its Transformer, what leaves it, and which tokens are where."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.encoders.vit import ViT
+from vlm_jax.layers.embed import sincos_2d
+from vlm_jax.layers.transformer import Transformer
+
+TINY = {"patch": 4, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "image_size": 12}
+
+
+def images(batch=2, height=12, width=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(batch, height, width, 3)), jnp.float32)
+
+
+def apply(module, variables, *inputs, train=False, **named):
+    """Module.apply, compiled as one program."""
+    return jax.jit(partial(module.apply, train=train))(variables, *inputs, **named)
+
+
+def embed(params, x, patch=4):
+    """NumPy: patches cut one by one in row-major order, then the linear layer."""
+    kernel, bias = params["patch_embedding"]["kernel"], params["patch_embedding"]["bias"]
+    rows, columns = x.shape[1] // patch, x.shape[2] // patch
+    cut = lambda r, c: np.asarray(x)[:, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch]
+    patches = [cut(r, c).reshape(len(x), -1) for r in range(rows) for c in range(columns)]
+    return np.stack(patches, axis=1) @ kernel + bias
+
+
+def test_vit_is_patches_positions_and_a_transformer(randomise):
+    x, encoder = images(), ViT(**TINY, keep_class_token=True, activation="gelu_tanh", epsilon=1e-3)
+    variables = randomise(encoder, x)
+    params = variables["params"]
+    first = np.broadcast_to(params["class_token"], (2, 1, 8))
+    embedded = np.concatenate([first, embed(params, x)], axis=1) + params["position"]
+    stack = Transformer(2, 2, 12, activation="gelu_tanh", epsilon=1e-3)
+    expected, _ = apply(stack, {"params": params["transformer"]}, jnp.asarray(embedded))
+    features = apply(encoder, variables, x)
+    np.testing.assert_allclose(features.tokens, expected, atol=1e-4)
+    np.testing.assert_array_equal(features.pooled, features.tokens[:, 0])
+    assert features.mask.shape == (2, 10)
+    without = apply(encoder.clone(keep_class_token=False), variables, x)
+    np.testing.assert_allclose(without.tokens, expected[:, 1:], atol=1e-4)
+    np.testing.assert_allclose(without.pooled, features.pooled, atol=1e-6)
+
+
+def test_clip_norms_the_embeddings_first(randomise):
+    x, encoder = images(), ViT(**TINY | {"layers": 0}, pre_norm=True, final_norm=False)
+    variables = randomise(encoder, x)
+    params = variables["params"]
+    y = embed(params, x) + params["position"][1:]
+    y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
+    y = y * params["embeddings_norm"]["scale"] + params["embeddings_norm"]["bias"]
+    np.testing.assert_allclose(apply(encoder, variables, x).tokens, y, atol=1e-4)
+
+
+def test_a_change_in_one_patch_stays_in_its_row_major_token(randomise):
+    x, encoder = images(1), ViT(**TINY | {"layers": 0})
+    variables = randomise(encoder, x)
+    changed = x.at[:, 5, 9].multiply(-2.0)  # second row of patches, third column
+    difference = apply(encoder, variables, changed).tokens - apply(encoder, variables, x).tokens
+    moved = np.flatnonzero(np.abs(np.asarray(difference)).max(axis=(0, 2)))
+    np.testing.assert_array_equal(moved, [5])
+
+
+def test_without_positions_permuted_patches_give_permuted_tokens(randomise):
+    fields = TINY | {"positions": "none", "class_token": False, "pooling": "mean"}
+    x, encoder, order = images(1), ViT(**fields), np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
+    cells = np.asarray(x).reshape(1, 3, 4, 3, 4, 3).swapaxes(2, 3).reshape(1, 9, 4, 4, 3)[:, order]
+    shuffled = cells.reshape(1, 3, 3, 4, 4, 3).swapaxes(2, 3).reshape(1, 12, 12, 3)
+    variables = randomise(encoder, x)
+    before, after = apply(encoder, variables, x), apply(encoder, variables, jnp.asarray(shuffled))
+    np.testing.assert_allclose(after.tokens, before.tokens[:, order], atol=1e-5)
+    np.testing.assert_allclose(after.pooled, before.pooled, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "attention"])
+def test_masked_patches_and_other_images_change_nothing(randomise, pooling):
+    x, encoder = images(2), ViT(**TINY, pooling=pooling)
+    variables = randomise(encoder, x)
+    mask = jnp.arange(9)[None] < jnp.array([[6], [9]])  # the last row of patches is not real
+    garbage = x.at[0, 8:].set(50.0)
+    clean, dirty = (apply(encoder, variables, image, mask) for image in (x, garbage))
+    np.testing.assert_allclose(clean.pooled[0], dirty.pooled[0], atol=1e-6)
+    np.testing.assert_allclose(clean.tokens[0, :6], dirty.tokens[0, :6], atol=1e-6)
+    alone = apply(encoder, variables, x[:1], mask[:1])
+    np.testing.assert_allclose(alone.pooled, clean.pooled[:1], atol=1e-5)
+
+
+def test_no_pooling_leaves_no_summary(randomise):
+    x, encoder = images(), ViT(**TINY, pooling="none")
+    assert apply(encoder, randomise(encoder, x), x).pooled is None
+
+
+def test_attention_pooling_does_not_care_for_the_order_of_tokens(randomise):
+    x, encoder = images(1), ViT(**TINY | {"layers": 0, "positions": "none"}, pooling="attention")
+    variables = randomise(encoder, x)
+    flipped = jnp.concatenate([x[:, 8:], x[:, 4:8], x[:, :4]], axis=1)
+    pooled = [apply(encoder, variables, image).pooled for image in (x, flipped)]
+    np.testing.assert_allclose(*pooled, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+def test_positions_are_resized_to_other_resolutions(randomise, positions):
+    fields = TINY | {"layers": 0, "final_norm": False, "positions": positions}
+    x, encoder = images(1, 20, 24), ViT(**fields)
+    variables = randomise(encoder, images(1))
+    params = variables["params"]
+    table = params["position"][1:] if positions == "learned" else sincos_2d(3, 3, 8)
+    table = jax.image.resize(table.reshape(3, 3, 8), (5, 6, 8), "bilinear").reshape(30, 8)
+    features = apply(encoder, variables, x)
+    np.testing.assert_allclose(features.tokens[0], embed(params, x)[0] + table, atol=1e-4)
+    own = apply(encoder, variables, x[:, :12, :12])
+    assert own.tokens.shape == (1, 9, 8)
+    assert features.tokens.shape == (1, 30, 8)
+    np.testing.assert_allclose(own.pooled, features.pooled, atol=1e-6)  # the class token's own row
+
+
+def test_pixels_beyond_the_last_whole_patch_are_not_seen(randomise):
+    x, encoder = images(1, 14, 13), ViT(**TINY)
+    variables = randomise(encoder, x)
+    whole = apply(encoder, variables, x[:, :12, :12])
+    np.testing.assert_array_equal(apply(encoder, variables, x).tokens, whole.tokens)
+
+
+def test_convolutional_stem_makes_the_same_grid_in_the_same_order(randomise):
+    x, encoder = jnp.zeros((1, 12, 12, 3)), ViT(**TINY | {"layers": 0}, stem="conv")
+    variables = randomise(encoder, x)
+    changed = x.at[:, 5, 9].set(3.0)
+    difference = apply(encoder, variables, changed).tokens - apply(encoder, variables, x).tokens
+    moved = np.abs(np.asarray(difference)).max(axis=(0, 2))
+    assert moved.shape == (9,)
+    assert moved.argmax() == 5
+    assert moved[[0, 3, 6]].max() == 0
+
+
+def test_classes_turn_pooled_into_scores(randomise):
+    x, encoder = images(), ViT(**TINY, classes=5)
+    assert apply(encoder, randomise(encoder, x), x).pooled.shape == (2, 5)
+
+
+def test_bfloat16_compute_keeps_float32_parameters(randomise):
+    x, encoder = images(), ViT(**TINY, dtype=jnp.bfloat16, pooling="attention", pre_norm=True)
+    variables = randomise(encoder, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    features = apply(encoder, variables, x)
+    assert features.tokens.dtype == features.pooled.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pooling": "max"}, "pooling='max'"),
+        ({"positions": "rope"}, "positions='rope'"),
+        ({"stem": "mlp"}, "stem='mlp'"),
+        ({"class_token": False}, "need class_token=True"),
+        ({"pooling": "none", "classes": 3}, "needs a pooled vector"),
+        ({"patch": 16}, "12 x 12 pixels .* do not hold one patch of 16"),
+        ({"patch": 3, "stem": "conv"}, "power of two as patch, not 3"),
+    ],
+)
+def test_impossible_fields_are_explained(fields, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(ViT(**TINY | fields).init, jax.random.key(0), images())

@@ -1,0 +1,22 @@
+"""What writes text: `(tokens, memory, cache=None, *, mask, prefix, train) -> (logits f32[B, T, V],
+cache)`.
+
+tokens i32[B, T]; memory: Features of the image (and of whatever else was fused with it). mask
+bool[B, T]: which tokens are real; prompts may be padded on either side, and the logits of padding
+mean nothing. prefix i32[B]: how many of the first real tokens are prompt. Without a cache all T
+tokens are read at once (teacher forcing). With one, made by `init_cache(memory, length)` for at
+most `length` tokens, they are appended to what it holds: memory and prefix are passed with the
+prompt, on the first call, and never again.
+"""
+
+from vlm_jax.decoders.attending_lstm import AttendingLstm
+from vlm_jax.decoders.cross_attention import CrossAttentionDecoder
+from vlm_jax.decoders.lstm_merge import LstmMerge
+from vlm_jax.decoders.prefix_lm import PrefixLM
+
+DECODERS = {
+    "lstm_merge": LstmMerge,
+    "attending_lstm": AttendingLstm,
+    "cross_attention": CrossAttentionDecoder,
+    "prefix_lm": PrefixLM,
+}

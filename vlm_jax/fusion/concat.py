@@ -1,0 +1,35 @@
+"""Late fusion by concatenation: two summaries side by side, projected."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from vlm_jax.layers.activations import ACTIVATIONS
+from vlm_jax.types import Features, concatenate, summary
+
+
+class ConcatFusion(nn.Module):
+    """Pooled: a dense layer over [visual summary; text summary]. Tokens: both sets projected, side
+    by side.
+
+    width: D of the result. activation: a name in layers.activations.ACTIVATIONS (KeyError
+    otherwise), applied to the pooled vector, as is dropout. The early VQA baselines
+    (arXiv:1505.00468, section 4) and ResNet + GRU classifiers.
+    """
+
+    width: int
+    activation: str = "relu"
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, visual: Features, textual: Features, *, train: bool = False) -> Features:
+        """Tokens f32[B, S + T, D], visual ones first."""
+        dense = lambda name: nn.Dense(self.width, dtype=self.dtype, name=name)
+        both = concatenate(
+            visual._replace(tokens=dense("visual")(visual.tokens)),
+            textual._replace(tokens=dense("textual")(textual.tokens)),
+        )
+        summaries = jnp.concatenate([summary(visual), summary(textual)], axis=-1)
+        pooled = ACTIVATIONS[self.activation](dense("pooled")(summaries))
+        return both._replace(pooled=nn.Dropout(self.dropout, deterministic=not train)(pooled))
