@@ -64,8 +64,8 @@ class JsonLines:
         """Appends one line; see the class."""
         if step <= self._last:
             raise ValueError(
-                f"{self.path}: step {step} after step {self._last}; "
-                "write all values of a step at once"
+                f"{self.path}: step {step} after step {self._last}; write all values of a step "
+                "at once"
             )
         self._last = int(step)
         numbers = {name: _number(value) for name, value in values.items()}
@@ -234,8 +234,8 @@ def _optional(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise RuntimeError(
-            f"config.logs.{package} needs the package {package!r}: `pip install {package}`, "
-            "or remove the key"
+            f"config.logs.{package} needs the package {package!r}: `pip install {package}`, or "
+            "remove the key"
         ) from error
 
 

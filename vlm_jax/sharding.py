@@ -47,8 +47,8 @@ def make_mesh(config: Config = None, devices: Sequence[Any] | None = None) -> Me
         raise ValueError(f"config.mesh {sizes}: sizes are positive, and at most one of them is -1")
     if len(devices) % fixed or (not wild and fixed != len(devices)):
         raise ValueError(
-            f"config.mesh {sizes} does not fit {len(devices)} devices: the sizes must multiply to "
-            "that number"
+            f"config.mesh {sizes} does not fit {len(devices)} devices: the sizes must multiply "
+            "to that number"
         )
     sizes |= {axis: len(devices) // fixed for axis in wild}
     # Linen fails under Explicit axes, which are what jax.make_mesh gives when it is not told.

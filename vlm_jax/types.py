@@ -82,8 +82,7 @@ def concatenate(first: Features, second: Features) -> Features:
     if first.tokens.shape[-1] != second.tokens.shape[-1]:
         raise ValueError(
             f"cannot concatenate Features of widths {first.tokens.shape[-1]} and "
-            f"{second.tokens.shape[-1]}: "
-            "project one of them first"
+            f"{second.tokens.shape[-1]}: project one of them first"
         )
     return Features(
         jnp.concatenate([first.tokens, second.tokens], axis=1),

@@ -6,7 +6,8 @@ idea is that of SPICE (arXiv:1607.08822, section 3.2), on tuples that are known 
 parsed; there is no official scorer.
 """
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -33,7 +34,7 @@ def attribute_scores(counts: Int[np.ndarray, " 3"]) -> dict[str, float]:
 
 
 def attribute_f1(
-    predictions: Mapping[Hashable, Objects], references: Mapping[Hashable, Objects]
+    predictions: Mapping[Any, Objects], references: Mapping[Any, Objects]
 ) -> dict[str, float]:
     """Micro-averaged precision, recall and F1 over a data set.
 
@@ -47,5 +48,5 @@ def attribute_f1(
             f"{len(unpaired)} ids are only in the predictions or only in the references: {named}"
         )
     return attribute_scores(
-        sum(attribute_counts(found, references[key]) for key, found in predictions.items())
+        np.sum([attribute_counts(found, references[key]) for key, found in predictions.items()], 0)
     )

@@ -2,7 +2,8 @@
 (arXiv:1504.00325).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlm_jax.metrics.bleu import bleu
 from vlm_jax.metrics.cider import cider
@@ -12,7 +13,7 @@ from vlm_jax.metrics.rouge import rouge_l
 
 
 def caption_metrics(
-    predictions: Mapping[Hashable, str], references: Mapping[Hashable, Sequence[str]]
+    predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]
 ) -> dict[str, float]:
     """BLEU-1 ... BLEU-4 and ROUGE-L in [0, 1] and CIDEr-D in [0, 10] of raw captions, which are
     tokenized here.

@@ -2,22 +2,20 @@
 arrays.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-Predictions = Mapping[Hashable, str]
+Predictions = Mapping[Any, str]
 """Example id -> tokenized caption, tokens separated by spaces."""
 
-References = Mapping[Hashable, Sequence[str]]
+References = Mapping[Any, Sequence[str]]
 """Example id -> tokenized reference captions, at least one."""
 
 
-def check_ids(
-    predictions: Mapping[Hashable, object], references: Mapping[Hashable, Sequence[str]]
-) -> None:
+def check_ids(predictions: Mapping[Any, object], references: Mapping[Any, Sequence[str]]) -> None:
     """Raises ValueError, naming up to five ids, if predictions and references do not belong
     together.
 

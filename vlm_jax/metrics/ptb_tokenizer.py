@@ -29,6 +29,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 """Tokens deleted after tokenization: pycocoevalcap's list."""
@@ -191,7 +192,7 @@ def _unescaped(token: str) -> str:
     return token.replace("&amp;", "&")
 
 
-Rewrite = Callable[[str], str]
+Rewrite = Callable[[str], Any]
 
 WORD_RULES: tuple[tuple[str, Rewrite | None], ...] = (
     (r"([cC]\+\+|[cCfF]#)", None),

@@ -12,7 +12,8 @@ otherwise.
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -96,7 +97,7 @@ def vqa_accuracy_score(prediction: str, answers: Sequence[str]) -> float:
 
 
 def vqa_accuracy_scores(
-    predictions: Mapping[Hashable, str], answers: Mapping[Hashable, Sequence[str]]
+    predictions: Mapping[Any, str], answers: Mapping[Any, Sequence[str]]
 ) -> Float[np.ndarray, " N"]:
     """`vqa_accuracy_score` of each question, in the order of `predictions`.
 
@@ -107,8 +108,6 @@ def vqa_accuracy_scores(
     return np.array([vqa_accuracy_score(given, answers[key]) for key, given in predictions.items()])
 
 
-def vqa_accuracy(
-    predictions: Mapping[Hashable, str], answers: Mapping[Hashable, Sequence[str]]
-) -> float:
+def vqa_accuracy(predictions: Mapping[Any, str], answers: Mapping[Any, Sequence[str]]) -> float:
     """Mean accuracy over all questions, in [0, 1]. Raises as `vqa_accuracy_scores` does."""
     return float(vqa_accuracy_scores(predictions, answers).mean())

@@ -1,0 +1,52 @@
+"""One small model that captions, answers and retrieves, trained in minutes on built-in scenes.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+Five minutes or less on 2 CPU cores. `expected` holds what `--mode=reproduce` compares with.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from vlm_jax.data import scenes
+
+
+def get_config(arg=None):
+    """Arguments: steps, width of every part, smoke."""
+    arg = common.parse_arg(arg, steps=1200, width=128, smoke=False)
+    width, vocab = (32, 512) if arg.smoke else (arg.width, 512)
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 64
+    config.total_steps = arg.steps
+    block = dict(heads=4, mlp_width=2 * width)
+    config.model = dict(
+        vision=common.small_vit(width),
+        text=dict(name="transformer", vocab=vocab, width=width, layers=2, max_length=48, **block),
+        fusion=dict(name="attention", layers=2, **block),
+        decoder=dict(
+            name="cross_attention", vocab=vocab, width=width, layers=2, max_length=48, **block
+        ),
+        contrast=dict(size=width),
+        classify=dict(hidden=width),
+    )
+    config.tasks = dict(
+        captioning=dict(length=40),
+        vqa=dict(answers=scenes.answers()),
+        retrieval=dict(length=40, weight=0.5),
+    )
+    config.data = dict(
+        train=common.scenes("train"),
+        image=dict(size=64),
+        tokenizer=dict(name="word", examples=1000),
+    )
+    test = common.scenes("test")
+    config.evals = dict(
+        captioning=dict(task="captioning", data=dict(test, length=256)),
+        vqa=dict(task="vqa", data=test),
+        retrieval=dict(task="retrieval", data=dict(test, length=256, captions=1)),
+    )
+    config.optimizer = common.adamw(2e-3)
+    config.schedule = dict(name="cosine", warmup_steps=100)
+    config.expected = {}
+    return common.shrink(config) if arg.smoke else config

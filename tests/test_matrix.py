@@ -1,0 +1,259 @@
+"""Every cell of vision encoder x text encoder x fusion x decoder x objective takes an optimizer step, or is
+refused with a reason before anything is traced.
+
+Parts that an objective does not use are no part of its computation, which one test shows; so of the cells that
+differ in such parts alone, one is traced. Nothing but `Features` crosses between parts, so here every part is jitted
+by itself and its trace, or program, is shared by all cells.
+"""
+
+import itertools
+from collections import Counter
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vlm_jax import experiment, models, step
+from vlm_jax.data.pipeline import stack
+from vlm_jax.decoders import DECODERS
+from vlm_jax.encoders import TEXT_ENCODERS, VISION_ENCODERS
+from vlm_jax.fusion import FUSIONS
+from vlm_jax.tasks import TASKS
+
+SIDE, VOCAB, BATCH = 32, 24, 4
+BLOCK = dict(layers=1, heads=2, mlp_width=8)
+
+VISION = {
+    "vgg map": dict(name="vgg", width=2),
+    "vgg fc2": dict(name="vgg", width=2, features="fc2", fc_width=16),
+    "resnet batch norm": dict(
+        name="resnet", depth=18, stages=(1, 1, 1), width=4, frozen_statistics=False
+    ),
+    "resnet group norm": dict(
+        name="resnet", depth=18, stages=(1, 1, 1), width=4, norm="group", groups=2
+    ),
+    "vit": dict(name="vit", patch=16, image_size=SIDE, width=16, pooling="none", **BLOCK),
+    "precomputed": dict(name="precomputed", width=16),
+}
+TRANSFORMER = dict(name="transformer", vocab=VOCAB, width=12, max_length=8, **BLOCK)
+TEXT = {
+    "none": None,
+    "bag of words": dict(name="bag_of_words", vocab=VOCAB, width=12),
+    "lstm": dict(name="recurrent", vocab=VOCAB, width=6, hidden=12),
+    "bidirectional gru": dict(
+        name="recurrent", cell="gru", vocab=VOCAB, width=6, hidden=6, bidirectional=True
+    ),
+    "transformer": TRANSFORMER,
+    "causal transformer": TRANSFORMER | dict(causal=True, pooling="last"),
+}
+FUSION = {
+    "none": None,
+    "concat": dict(name="concat", width=20),
+    "attention": dict(name="attention", heads=2),
+    "coattention": dict(name="coattention", width=20, **BLOCK),
+    "cross_modal": dict(name="cross_modal", width=20, **BLOCK),
+}
+DECODER = {
+    "none": None,
+    "lstm_merge": dict(name="lstm_merge", vocab=VOCAB, width=8),
+    "attending_lstm": dict(name="attending_lstm", vocab=VOCAB, width=8, attention_width=4),
+    "cross_attention": dict(name="cross_attention", vocab=VOCAB, width=8, max_length=8, **BLOCK),
+    "prefix_lm": dict(name="prefix_lm", vocab=VOCAB, width=8, max_length=24, **BLOCK),
+}
+HEADS = dict(contrast=dict(size=8), classify=dict(hidden=8, classes=BATCH), reconstruct=dict(vocab=VOCAB))
+AXES = {"vision": VISION, "text": TEXT, "fusion": FUSION, "decoder": DECODER}
+
+OBJECTIVES = {
+    "captioning": dict(name="captioning", length=7),
+    "vqa": dict(name="vqa", length=7),
+    "vqa_generation, question to decoder": dict(name="vqa_generation", length=8, question_length=5),
+    "vqa_generation, question to text": dict(
+        name="vqa_generation", length=8, question_length=7, question_to="text"
+    ),
+    "retrieval": dict(name="retrieval", length=7),
+    "masked_pretraining": dict(name="masked_pretraining", length=7),
+    "classification": dict(name="classification", length=7),
+}
+QUESTION_IN_TEXT = ("vqa", "vqa_generation, question to text")
+USES = {
+    "captioning": ("vision", "decoder"),
+    "vqa": ("vision", "text", "fusion", "classify"),
+    "vqa_generation, question to decoder": ("vision", "decoder"),
+    "vqa_generation, question to text": ("vision", "text", "fusion", "decoder"),
+    "retrieval": ("vision", "text", "contrast"),
+    "masked_pretraining": ("vision", "text", "fusion", "reconstruct"),
+    "classification": ("vision", "text", "fusion", "classify"),
+}
+"""The parts that an objective trains."""
+
+CELLS = list(itertools.product(*AXES.values(), OBJECTIVES))
+
+
+class Source(list):
+    """What vocabularies are learned from, and batches made of."""
+
+    name = "scraps"
+
+
+def source(vision: str) -> Source:
+    words = ["a red dog", "a blue cat runs", "one green bird", "two big red cars"]
+    rng = np.random.default_rng(0)
+
+    def image():
+        if vision == "precomputed":
+            return rng.normal(size=(4, 5)).astype(np.float32)
+        return rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+    return Source(
+        {
+            "id": str(i),
+            "image": image(),
+            "captions": [words[i]],
+            "questions": [{"question": f"what is {words[i]}", "answers": [words[i].split()[-1]]}],
+            "label": words[i].split()[-1],
+        }
+        for i in range(BATCH)
+    )
+
+
+def model_config(cell) -> dict:
+    """The model section of a cell, with every head there is."""
+    return HEADS | {axis: AXES[axis][name] for axis, name in zip(AXES, cell, strict=False)}
+
+
+def reason(cell) -> str | None:
+    """Why the cell is invalid, None if it is not. Reads the config, and nothing else."""
+    objective = cell[-1]
+    asks = {"task": TASKS[OBJECTIVES[objective]["name"]].head}
+    try:
+        models.check(model_config(cell), asks, objective in QUESTION_IN_TEXT)
+    except models.InvalidModel as error:
+        return str(error)
+    return None
+
+
+VALID = [cell for cell in CELLS if reason(cell) is None]
+
+
+def used(cell) -> tuple:
+    """The cell with "none" for the parts that its objective has no use for."""
+    names = zip(AXES, cell, strict=False)
+    return (*(n if axis in USES[cell[-1]] else "none" for axis, n in names), cell[-1])
+
+
+DISTINCT = sorted({used(cell) for cell in VALID})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def parts_share_traces():
+    """Each part becomes a jitted one, so that a second cell that calls it with the same shapes finds it traced."""
+    tables = (VISION_ENCODERS, TEXT_ENCODERS, FUSIONS, DECODERS)
+    jitted = lambda part: nn.jit(part, static_argnames="train")
+    patches = [mock.patch.dict(t, {name: jitted(part) for name, part in t.items()}) for t in tables]
+    for patch in patches:
+        patch.start()
+    yield
+    for patch in patches:
+        patch.stop()
+
+
+def build(cell):
+    """(update, function that makes the state before it, batch) of a cell."""
+    data = source(cell[0])
+    setup = experiment.build(
+        dict(
+            model=model_config(cell),
+            tasks={"task": OBJECTIVES[cell[-1]]},
+            data=dict(train=dict(name="unused"), image=dict(size=SIDE)),
+            optimizer=dict(learning_rate=0.1),
+        ),
+        None,
+        data,
+    )
+    task, rng = setup.tasks["task"], np.random.default_rng(0)
+    batch = stack([{"image": e["image"], "task": task.preprocess(e, rng)} for e in data])
+    optimizer = optax.sgd(0.1)
+
+    def state():
+        made = step.initial_state(setup, batch, seed=0)
+        return made | {"optimizer": optimizer.init(made["params"])}
+
+    frozen = jax.tree.map(lambda x: False, jax.eval_shape(state)["params"])
+    update = step.make_update(setup, optimizer, frozen)
+    return update, state, jax.tree.map(jnp.asarray, batch)
+
+
+def parts_of(params) -> set[str]:
+    """The parts that have parameters, a head by its key in the config."""
+    return {name.removesuffix("_head") for name in params}
+
+
+def parts_used(cell) -> set[str]:
+    """The parts of a cell that its objective uses."""
+    return {part for part in USES[cell[-1]] if model_config(cell)[part] is not None}
+
+
+def test_count_of_cells(capsys):
+    """The numbers change only when a part, an objective or a rule does: then check them and write them here."""
+    with capsys.disabled():
+        print(f"\n{len(VALID)} valid cells ({len(DISTINCT)} distinct), {len(CELLS) - len(VALID)} invalid")
+    valid = Counter(cell[-1] for cell in VALID)
+    everything = {axis: len(names) for axis, names in AXES.items()}
+    assert set(map(len, AXES.values())) and everything == dict(vision=6, text=6, fusion=5, decoder=5)
+    assert len(CELLS) == 6 * 6 * 5 * 5 * 7
+    assert set(VISION_ENCODERS) == {part["name"] for part in VISION.values()}
+    for table, cells in ((TEXT_ENCODERS, TEXT), (FUSIONS, FUSION), (DECODERS, DECODER)):
+        assert set(table) == {part["name"] for part in cells.values() if part}
+    assert set(TASKS) == {objective["name"] for objective in OBJECTIVES.values()}
+    assert set(valid) == set(OBJECTIVES)
+
+
+def test_reasons_are_sentences_with_a_remedy():
+    for text in {reason(cell) for cell in CELLS} - {None}:
+        assert ": add " in text or ": set " in text or ": use " in text, text
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_every_valid_cell_takes_a_step(vision):
+    """Traced: parameters, statistics and optimizer state come out with the shapes and dtypes they went in with."""
+    described = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    for cell in (cell for cell in DISTINCT if cell[0] == vision):
+        update, state, batch = build(cell)
+        before = jax.eval_shape(state)
+        after, losses = jax.eval_shape(update, before, batch)
+        assert described(after) == described(before), cell
+        assert (losses["loss"].shape, losses["loss"].dtype) == ((), jnp.float32), cell
+        assert parts_of(before["params"]) == parts_used(cell), cell
+
+
+def covering(cells) -> list:
+    """Few of the cells that together have every pair of parts, or of part and objective, that any of them has."""
+    pairs = lambda cell: set(itertools.combinations(enumerate(cell), 2))
+    missing, chosen = set().union(*map(pairs, cells)), []
+    while missing:
+        chosen.append(max(cells, key=lambda cell: len(pairs(cell) & missing)))
+        missing -= pairs(chosen[-1])
+    return sorted(chosen)
+
+
+COVERING = covering(DISTINCT)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_steps_train_every_part_that_an_objective_uses(vision):
+    """Run, for cells in which every pair of parts occurs."""
+    for cell in (cell for cell in COVERING if cell[0] == vision):
+        update, state, batch = build(cell)
+        before = state()
+        after, losses = update(before, batch)
+        assert jnp.isfinite(losses["loss"]) and after["step"] == 1 and after["bad_step"] == -1
+        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after["params"], before["params"])
+        changed = {part for part, leaves in moved.items() if any(jax.tree.leaves(leaves))}
+        assert parts_of(changed) == parts_used(cell), cell
+        if before["batch_stats"]:
+            same = jax.tree.map(jnp.array_equal, after["batch_stats"], before["batch_stats"])
+            assert not any(jax.tree.leaves(same)), cell

@@ -1,0 +1,177 @@
+"""A trained run as a Python object, for notebooks and for `--mode=predict`.
+
+model = vlm_jax.load("runs/quickstart")
+model.caption("cat.jpg")                      # a str; a list in gives a list out
+model.answer("cat.jpg", "what colour is it?")
+model.rank("a red circle", ["a.png", "b.png"])
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlm_jax import checkpoint, experiment, sharding, trees, workdir
+from vlm_jax.data.schema import DataError, Example, Question
+from vlm_jax.evaluate import Run
+
+Image = Any
+"""A path, encoded bytes, a PIL image, or uint8[H, W, 3]."""
+
+
+class Pictures:
+    """A source made of pictures in memory. texts: one question per picture, or none."""
+
+    name = "your pictures"
+
+    def __init__(self, images: Sequence[Image], questions: Sequence[str] | None = None):
+        self._images, self._questions = list(images), questions
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        image = self._images[index]
+        asked = []
+        if self._questions is not None:
+            asked = [Question(question=self._questions[index], answers=[""])]
+        key = str(image) if isinstance(image, str | Path) else f"picture {index}"
+        return Example(id=key, image=image, captions=[], questions=asked)
+
+
+class Model:
+    """What a trained run can do. Methods that the run has no task for raise ValueError.
+
+    run: compiled functions and variables, for anything this class does not offer.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def caption(self, image: Image | list[Image], **options: Any) -> str | list[str]:
+        """A caption for each picture. options: fields of `decode.Search`, such as beams=4."""
+        images, single = _listed(image)
+        task = self._task("prompt", "write captions")
+        written = self._all(
+            images, lambda run, source: run.write(source, task.query, task.length, **options)
+        )
+        return written[0] if single else written
+
+    def answer(
+        self, image: Image | list[Image], question: str | list[str], **options: Any
+    ) -> str | list[str]:
+        """The answer to each picture's question. One question with several pictures is asked of
+        each of them.
+        """
+        images, single = _listed(image)
+        questions = [question] * len(images) if isinstance(question, str) else list(question)
+        if single and len(questions) > 1:
+            images = images * len(questions)
+        if len(images) != len(questions):
+            raise ValueError(
+                f"{len(images)} images and {len(questions)} questions: give as many of one as "
+                "of the other"
+            )
+        task = self._task("answer", "answer questions")
+        answers = self._all(
+            images, lambda run, source: task.answer(run, source, **options), questions
+        )
+        return answers[0] if single and isinstance(question, str) else answers
+
+    def embed_image(self, image: Image | list[Image]) -> np.ndarray:
+        """Unit vectors f32[n, E] of pictures ([E] for a single one)."""
+        self._task("text", "embed images")
+        images, single = _listed(image)
+        vectors = np.stack(
+            self._all(images, lambda run, source: dict(run.image_embeddings(source)))
+        )
+        return vectors[0] if single else vectors
+
+    def embed_text(self, text: str | list[str]) -> np.ndarray:
+        """Unit vectors f32[n, E] of texts ([E] for a single one)."""
+        task = self._task("text", "embed texts")
+        texts = [text] if isinstance(text, str) else list(text)
+        self._fit(len(texts))
+        vectors = self.run.text_embeddings(task, texts)
+        return vectors[0] if isinstance(text, str) else vectors
+
+    def rank(self, text: str, images: Sequence[Image]) -> list[dict[str, Any]]:
+        """The pictures from best to worst for a text, as {"image", "index", "score"}; score is the
+        cosine in [-1, 1].
+        """
+        scores = self.embed_image(list(images)) @ self.embed_text(text)
+        return _ranking(
+            scores,
+            "image",
+            [str(image) if isinstance(image, str | Path) else None for image in images],
+        )
+
+    def rank_texts(self, image: Image, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The texts from best to worst for a picture, as {"text", "index", "score"}."""
+        return _ranking(self.embed_text(list(texts)) @ self.embed_image(image), "text", list(texts))
+
+    def _task(self, attribute: str, ability: str) -> Any:
+        """The first task with an attribute; ValueError if this run cannot do that."""
+        for task in self.run.experiment.tasks.values():
+            if hasattr(task, attribute):
+                return task
+        raise ValueError(
+            f"this run cannot {ability}: it was trained for {', '.join(self.run.experiment.tasks)}"
+        )
+
+    def _all(
+        self, images: list[Image], function: Any, questions: list[str] | None = None
+    ) -> list[Any]:
+        """Results of `function(run, source)` for every picture; DataError names those that cannot
+        be read.
+        """
+        self._fit(len(images))
+        self.run.skipped.reasons.clear()
+        found = dict(function(self.run, Pictures(images, questions)))
+        if len(found) < len(images):
+            raise DataError("; ".join(self.run.skipped.reasons))
+        return [found[i] for i in range(len(images))]
+
+    def _fit(self, count: int) -> None:
+        """Choose a batch size of 1, 8 or 64, so that a handful of programs serves every number of
+        pictures.
+        """
+        shards = sharding.batch_shards(self.run.mesh)
+        size = next((size for size in (1, 8) if count <= size), 64)
+        self.run.batch_size = -(-size // shards) * shards
+
+
+def _listed(image: Image | list[Image]) -> tuple[list[Image], bool]:
+    """A list of pictures, and whether a single one was meant."""
+    if isinstance(image, list | tuple):
+        return list(image), False
+    return [image], True
+
+
+def _ranking(scores: np.ndarray, kind: str, names: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Best first; equal scores keep the order given."""
+    order = np.argsort(-scores, kind="stable")
+    return [{kind: names[i], "index": int(i), "score": round(float(scores[i]), 6)} for i in order]
+
+
+def load(folder: str | Path, *, batch_size: int = 64) -> Model:
+    """The newest sound checkpoint of a workdir, with averaged parameters if the run kept them.
+
+    FileNotFoundError if `folder` is no workdir or has no checkpoint yet.
+    """
+    folder = Path(folder)
+    config = workdir.read_config(folder)
+    mesh = sharding.make_mesh()
+    setup = experiment.build(config, folder)
+    entry = "ema" if dict(config["optimizer"]).get("ema") else "params"
+    variables = {"params": trees.unflatten(checkpoint.load_params(folder, entry))}
+    try:
+        variables["batch_stats"] = trees.unflatten(checkpoint.load_params(folder, "batch_stats"))
+    except KeyError:
+        pass  # a model without batch normalisation
+    shards = sharding.batch_shards(mesh)
+    placed = sharding.replicated(mesh)
+    variables = {name: jax.device_put(tree, placed) for name, tree in variables.items()}
+    return Model(Run(setup, variables, mesh, -(-batch_size // shards) * shards))

@@ -1,0 +1,181 @@
+"""Line charts as geometry: where every line, tick and label of an SVG drawing goes.
+
+`chart` computes, `templates/chart.svg.jinja` draws; colours are left to the style sheet, so that
+one drawing suits a light and a dark page.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+WIDTH, HEIGHT = 480, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
+"""Margins around the plotting area, in the units of WIDTH and HEIGHT."""
+
+LOG_RATIO = 25.0
+"""Positive values that span more than this factor are drawn on a logarithmic axis."""
+
+POINTS = 300
+"""More points than this are averaged in groups."""
+
+SMOOTHED = 60
+"""From this many points on a moving average is drawn over the faint values."""
+
+
+class Series(NamedTuple):
+    """One line. steps, values: [n], values not finite or None are left out. baseline: dashed, a
+    level to compare with.
+    """
+
+    name: str
+    steps: Sequence[float]
+    values: Sequence[float | None]
+    baseline: bool = False
+
+
+class Tick(NamedTuple):
+    """A mark on an axis: distance from the left or the top, and what is written there."""
+
+    at: float
+    label: str
+
+
+class Line(NamedTuple):
+    """A drawn series. points, faint: SVG polyline points (faint is empty if nothing was smoothed).
+    last: final value.
+    """
+
+    name: str
+    baseline: bool
+    points: str
+    faint: str
+    dots: list[tuple[float, float]]
+    last: str
+
+
+class Chart(NamedTuple):
+    """What the template draws. left, top, right, bottom: edges of the plotting area."""
+
+    title: str
+    unit: str
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    top: int = TOP
+    right: int = WIDTH - RIGHT
+    bottom: int = HEIGHT - BOTTOM
+
+
+def chart(
+    title: str, series: Sequence[Series], unit: str = "", from_zero: bool = False
+) -> Chart | None:
+    """The chart of some series over steps; None if no series has two points, which a line needs.
+
+    unit: label of the vertical axis. from_zero: the axis is linear and starts at 0; otherwise it
+    fits the values, and is logarithmic where they span more than LOG_RATIO.
+    """
+    data = [(one, *_thin(*_finite(one))) for one in series]
+    data = [(one, x, y) for one, x, y in data if len(x)]
+    if max((len(x) for one, x, _ in data if not one.baseline), default=0) < 2:
+        return None
+    values = np.concatenate([y for _, _, y in data])
+    low, high = float(values.min()), float(values.max())
+    logarithmic = not from_zero and low > 0 and high / low > LOG_RATIO
+    marks = (
+        _log_marks(low, high) if logarithmic else _marks(min(low, 0.0) if from_zero else low, high)
+    )
+    y_range = (min(low, marks[0]), max(high, marks[-1]))
+    last = max(float(x[-1]) for _, x, _ in data) or 1.0
+    x_of = lambda x: LEFT + np.asarray(x) / last * (WIDTH - RIGHT - LEFT)
+    scale = np.log if logarithmic else np.asarray
+    bottom, top = scale(y_range[0]), scale(y_range[1])
+    y_of = lambda y: (
+        HEIGHT - BOTTOM - (scale(y) - bottom) / (top - bottom) * (HEIGHT - BOTTOM - TOP)
+    )
+    return Chart(
+        title,
+        unit + (", log scale" if logarithmic else ""),
+        [_line(one, x, y, x_of, y_of) for one, x, y in data],
+        [
+            Tick(float(x_of(mark)), _short(mark))
+            for mark in _marks(0.0, last)
+            if mark <= last * 1.001
+        ],
+        [Tick(float(y_of(mark)), _short(mark)) for mark in marks],
+    )
+
+
+def _line(one: Series, x: np.ndarray, y: np.ndarray, x_of, y_of) -> Line:
+    """A series in the drawing's coordinates; smoothed if it is long, with dots if it is short."""
+    points = lambda values: " ".join(
+        f"{a:.1f},{b:.1f}" for a, b in zip(x_of(x), y_of(values), strict=True)
+    )
+    smooth = len(x) >= SMOOTHED and not one.baseline
+    drawn = _moving_average(y, max(3, len(y) // 20)) if smooth else y
+    few = len(x) <= 25 and not one.baseline
+    dots = (
+        [(round(float(a), 1), round(float(b), 1)) for a, b in zip(x_of(x), y_of(y), strict=True)]
+        if few
+        else []
+    )
+    return Line(
+        one.name, one.baseline, points(drawn), points(y) if smooth else "", dots, f"{drawn[-1]:.4g}"
+    )
+
+
+def _finite(one: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a series, f64[n] each, without what cannot be drawn."""
+    x = np.array(one.steps, np.float64)
+    y = np.array([math.nan if value is None else value for value in one.values], np.float64)
+    sound = np.isfinite(y)
+    return x[sound], y[sound]
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most POINTS points, each the mean of its neighbours; the first and the last step keep
+    their place.
+    """
+    if len(x) <= POINTS:
+        return x, y
+    groups = np.array_split(np.arange(len(x)), POINTS)
+    ends = np.linspace(0, len(x) - 1, POINTS).round().astype(int)
+    return x[ends], np.array([y[group].mean() for group in groups])
+
+
+def _moving_average(y: np.ndarray, width: int) -> np.ndarray:
+    """Mean over `width` points around each; fewer at the ends."""
+    window = np.ones(width)
+    return np.convolve(y, window, "same") / np.convolve(np.ones_like(y), window, "same")
+
+
+def _marks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers whose ends enclose [low, high]."""
+    if high <= low:
+        low, high = low - (abs(low) or 1.0) / 2, low + (abs(low) or 1.0) / 2
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _log_marks(low: float, high: float) -> list[float]:
+    """Powers of ten in [low, high], with 2 and 5 times these where the range is short."""
+    factors = (1, 2, 5) if high / low < 1000 else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    marks = [factor * 10.0**power for power in powers for factor in factors]
+    return [mark for mark in marks if low <= mark <= high]
+
+
+def _short(value: float) -> str:
+    """A tick's label: 0.05, 2,000, 250k, 1e-05."""
+    if abs(value) >= 10_000:
+        return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
+    if value and abs(value) < 1e-3:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:,.10g}"

@@ -1,0 +1,217 @@
+"""Running a model over data: compiled functions, every example exactly once, results by
+position.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vlm_jax import decode, kwargs, sharding
+from vlm_jax.data.pipeline import Loader, Skipped, eval_batches, stack
+from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.experiment import Experiment
+from vlm_jax.types import Batch, Variables
+from vlm_jax.workdir import atomic_write_text
+
+Inputs = Callable[[Example], Mapping[str, np.ndarray]]
+
+
+class Run:
+    """A model with its variables, and what evaluators and the Python interface ask of it.
+
+    variables: may be replaced at any time (training does) without compiling anew. batch_size:
+    global. predictions: where `save_predictions` writes, or None. skipped: broken examples met so
+    far.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        variables: Variables,
+        mesh: jax.sharding.Mesh,
+        batch_size: int,
+        predictions: Path | None = None,
+    ):
+        self.experiment, self.variables, self.mesh = experiment, variables, mesh
+        self.batch_size, self.predictions, self.skipped = batch_size, predictions, Skipped()
+        self._functions: dict[Any, Callable] = {}
+
+    def rows(
+        self, ask: str, source: Source, inputs: Inputs
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """(position, outputs of the model method `ask`) for every sound example of the source, in
+        order.
+        """
+        model = self.experiment.model
+
+        def outputs(variables: Variables, batch: Batch) -> dict[str, Any]:
+            found: Any = model.apply(variables, batch, {"inputs": ask})
+            return found["inputs"]
+
+        yield from self._map(("rows", ask), outputs, source, inputs)
+
+    def write(self, source: Source, inputs: Inputs, length: int, **options: Any) -> dict[int, str]:
+        """The text that the decoder writes for every sound example, by position.
+
+        length: most tokens to write. options: those of `vlm_jax.decode.Search`.
+        """
+        tokenizer = self.experiment.tokenizer
+        special = {tokenizer.pad, tokenizer.bos, tokenizer.mask} - {tokenizer.eos, None}
+        # Rows of the table that only round up its size stand for no token.
+        unused = range(tokenizer.size, self.experiment.model.decoder.vocab)
+        banned = (*sorted(special), *unused)
+        search = kwargs.call(
+            decode.Search,
+            options,
+            "options",
+            max_length=length,
+            eos=(tokenizer.eos,),
+            banned=banned,
+            pad=tokenizer.pad,
+        )
+        written = self._map(("write", search), self._writer(search), source, inputs)
+        return {position: tokenizer.decode(row["tokens"].tolist()) for position, row in written}
+
+    def _writer(self, search: decode.Search) -> Callable:
+        """A function of (variables, batch) that reads image and prompt once and then decodes in one
+        loop.
+        """
+        model = self.experiment.model
+
+        def write(variables: Variables, batch: Batch) -> dict[str, Any]:
+            prompt = batch["inputs"]
+            ask: Any = lambda method: partial(model.apply, variables, method=method)
+            memory = ask("read")(batch["image"], prompt)
+            texts = (prompt["tokens"], prompt["tokens_mask"])
+            found = decode.generate(
+                ask("decode"), ask("init_cache"), *texts, memory, search, prefix=prompt["prefix"]
+            )
+            return found._asdict()
+
+        return write
+
+    def image_embeddings(self, source: Source) -> Iterator[tuple[int, np.ndarray]]:
+        """(position, unit vector f32[E]) for every readable image of the source."""
+        model = self.experiment.model
+        embed = lambda variables, batch: {
+            "embeds": model.apply(variables, batch["image"], method="embed_image")
+        }
+        for position, row in self._map("embed_image", embed, source, lambda example: {}):
+            yield position, row["embeds"]
+
+    def text_embeddings(self, task: Any, texts: list[str]) -> np.ndarray:
+        """Unit vectors f32[n, E] of texts, read as `task` (with a method `text`) reads them."""
+        model = self.experiment.model
+        embed = lambda variables, batch: {
+            "embeds": model.apply(variables, batch, method="embed_text")
+        }
+        function, found = self._compiled("embed_text", embed), []
+        for start in range(0, len(texts), self.batch_size):
+            part = texts[start : start + self.batch_size]
+            rows = [task.text(text) for text in part + [part[-1]] * (self.batch_size - len(part))]
+            found.append(self._call(function, self._own_rows(stack(rows)))["embeds"][: len(part)])
+        return np.concatenate(found)
+
+    def save_predictions(self, rows: list[Mapping[str, Any]]) -> None:
+        """One JSON object per line into `self.predictions`, if there is such a path; the first
+        process writes.
+        """
+        if self.predictions is not None and jax.process_index() == 0:
+            self.predictions.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(
+                self.predictions,
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+            )
+
+    def _map(
+        self, key: Any, function: Callable, source: Source, inputs: Inputs
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """(position, row of outputs) of a compiled function over a source; one batch is computed
+        while one is read.
+        """
+        loader = Loader(
+            source, self.experiment.read, {"inputs": lambda e, _: inputs(e)}, skipped=self.skipped
+        )
+        compiled, waiting = self._compiled(key, function), None
+        processes = {"process": jax.process_index(), "processes": jax.process_count()}
+        for batch in eval_batches(loader, batch_size=self.batch_size, **processes):
+            with jax.set_mesh(self.mesh):
+                computing = compiled(self.variables, sharding.shard_batch(self.mesh, batch))
+            if waiting is not None:
+                yield from _valid_rows(waiting)
+            waiting = computing
+        if waiting is not None:
+            yield from _valid_rows(waiting)
+
+    def _compiled(self, key: Any, function: Callable) -> Callable:
+        """Jit of `function`, made once per key; position and validity travel along so that
+        processes can be joined.
+        """
+        if key not in self._functions:
+
+            def with_position(variables: Variables, batch: Batch) -> dict[str, Any]:
+                passed = {name: batch[name] for name in ("index", "valid") if name in batch}
+                return passed | function(variables, batch)
+
+            self._functions[key] = jax.jit(with_position)
+        return self._functions[key]
+
+    def _call(self, function: Callable, batch: Batch) -> dict[str, np.ndarray]:
+        with jax.set_mesh(self.mesh):
+            return _to_host(function(self.variables, sharding.shard_batch(self.mesh, batch)))
+
+    def _own_rows(self, batch: Batch) -> Batch:
+        """This process's share of a batch that every process holds whole."""
+        share = self.batch_size // jax.process_count()
+        first = jax.process_index() * share
+        return jax.tree.map(lambda x: x[first : first + share], batch)
+
+
+def _to_host(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    """All rows of all processes as NumPy arrays; values without a batch axis are left out."""
+    batched = {name: value for name, value in outputs.items() if np.ndim(value)}
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(batched, tiled=True)
+    return jax.device_get(batched)
+
+
+def _valid_rows(outputs: dict[str, Any]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(position, row) of every row that is an example and not a filler."""
+    columns = _to_host(outputs)
+    valid, index = columns.pop("valid"), columns.pop("index")
+    for row in np.flatnonzero(valid):
+        yield int(index[row]), {name: column[row] for name, column in columns.items()}
+
+
+def evaluate(
+    run: Run, name: str, section: Mapping[str, Any], source: Source, train: Source | None
+) -> dict[str, float]:
+    """The metrics of one entry of config.evals as {"name/metric": value}; `name/skipped` counts
+    unreadable examples.
+    """
+    before, task = run.skipped.count, run.experiment.tasks[section["task"]]
+    options = dict(section.get("options") or {})
+    metrics = {
+        f"{name}/{metric}": value for metric, value in task.evaluate(run, source, train, **options)
+    }
+    if run.skipped.count > before:
+        metrics[f"{name}/skipped"] = float(run.skipped.count - before)
+    return metrics
+
+
+def rehearse(setup: Experiment, name: str, task: str, source: Source) -> None:
+    """Preprocess one example of an evaluation set, so that its mistakes show before training does.
+
+    DataError, naming the evaluation, if none of the first hundred examples has what the task reads.
+    """
+    loader = Loader(source, setup.read, {task: setup.tasks[task].preprocess})
+    try:
+        loader(0)
+    except DataError as error:
+        raise DataError(f"config.evals.{name}: {error}") from error

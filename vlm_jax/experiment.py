@@ -1,0 +1,205 @@
+"""What a config describes, built and checked in seconds: tokenizer, tasks, model, image reader.
+Nothing is compiled.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_jax import kwargs, models
+from vlm_jax.data.augment import Augment
+from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.schema import DataError, Source
+from vlm_jax.data.sources import make_source
+from vlm_jax.models.vision_language import VisionLanguageModel
+from vlm_jax.tasks import TASKS, Task
+from vlm_jax.tasks.vqa import answer_vocabulary
+from vlm_jax.tokenizers import Tokenizer, make_tokenizer
+from vlm_jax.workdir import atomic_write_text
+
+KEYS = (
+    *("seed", "batch_size", "total_steps", "total_examples", "total_epochs", "model", "tasks"),
+    *("data", "evals", "optimizer", "schedule", "mesh", "checkpoint", "logs", "init", "expected"),
+)
+"""Top-level keys, the same in every config."""
+
+DATA_KEYS = ("train", "image", "augment", "tokenizer", "threads", "prefetch", "on_error")
+EVAL_KEYS = (
+    *("task", "data", "options"),
+    *("every_steps", "every_examples", "every_epochs", "every_percent"),
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a config describes but the data itself and the parameters.
+
+    tasks: task name to task. weights: task name to its weight in the loss. asks: task name to model
+    method. read: decodes images; its augmentation is for training only.
+    """
+
+    config: Mapping[str, Any]
+    tokenizer: Tokenizer
+    tasks: Mapping[str, Task]
+    weights: Mapping[str, float]
+    model: VisionLanguageModel
+    read: ImageReader
+
+    @property
+    def asks(self) -> dict[str, str]:
+        """Task name to the model method that it needs."""
+        return {name: task.head for name, task in self.tasks.items()}
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """TypeError, with a suggestion, for an unknown or missing key in any section that this codebase
+    reads itself.
+    """
+    kwargs.check_keys(config, KEYS, "config")
+    for key in ("model", "tasks", "data", "optimizer"):
+        if not config.get(key):
+            raise TypeError(f"config lacks the required key {key!r}")
+    kwargs.check_keys(config["data"], DATA_KEYS, "config.data")
+    if not config["data"].get("train"):
+        raise TypeError("config.data lacks the required key 'train'")
+    for name, evaluation in dict(config.get("evals") or {}).items():
+        kwargs.check_keys(evaluation, EVAL_KEYS, f"config.evals.{name}")
+        if evaluation.get("task") not in config["tasks"]:
+            tasks = ", ".join(config["tasks"])
+            raise ValueError(
+                f"config.evals.{name}.task is {evaluation.get('task')!r}, which is not one of: "
+                f"{tasks}"
+            )
+
+
+def build(
+    config: Mapping[str, Any], folder: Path | None, train: Source | None = None
+) -> Experiment:
+    """The experiment of a config whose learned vocabularies lie, or are to be written, in `folder`
+    (None: keep no files).
+
+    train: the training source, from which missing vocabularies are learned; without it they must
+    exist (FileNotFoundError). TypeError, ValueError or InvalidModel say which key to change.
+    """
+    check_config(config)
+    tokenizer = _tokenizer(config, folder, train)
+    tasks, weights = {}, {}
+    for name, section in config["tasks"].items():
+        given = dict(section or {})
+        weights[name] = float(given.pop("weight", 1.0))
+        task = kwargs.lookup(TASKS, given.pop("name", name), f"config.tasks.{name}.name")
+        for field in ("answers", "labels"):
+            if field in kwargs.keywords(task):
+                given[field] = _vocabulary(given.get(field), field, name, folder, train)
+        tasks[name] = kwargs.call(task, given, f"config.tasks.{name}", tokenizer=tokenizer)
+    asks = {name: task.head for name, task in tasks.items()}
+    in_text = any(getattr(task, "question_to", "") == "text" for task in tasks.values())
+    model = _with_classes(config["model"], tasks)
+    models.check(model, asks, in_text)
+    _check_vocabularies(model, tokenizer)
+    data = config["data"]
+    augment = (
+        kwargs.call(Augment, data["augment"], "config.data.augment")
+        if data.get("augment")
+        else None
+    )
+    read = kwargs.call(ImageReader, data.get("image"), "config.data.image", augment=augment)
+    return Experiment(config, tokenizer, tasks, weights, models.build(model), read)
+
+
+def source(config: Mapping[str, Any], where: str) -> Source:
+    """The data source of a config section. DataError if it is empty."""
+    made = make_source(dict(config))
+    if not len(made):
+        raise DataError(f"{where}: {made.name} has no examples: check its split and filters")
+    return made
+
+
+def _texts(train: Source, limit: int) -> Iterator[str]:
+    """Every caption, question and answer of the first `limit` examples."""
+    for i in range(min(limit, len(train))):
+        example = train[i]
+        yield from example["captions"]
+        for question in example["questions"]:
+            yield question["question"]
+            yield from question["answers"]
+
+
+def _tokenizer(config: Mapping[str, Any], folder: Path | None, train: Source | None) -> Tokenizer:
+    """The stored tokenizer of a run, or a new one learned from the training texts."""
+    stored = folder / "tokenizer.json" if folder else None
+    if stored and stored.exists():
+        return Tokenizer.load(stored)
+    given: dict[str, Any] = dict(config["data"].get("tokenizer") or {"name": "word"})
+    limit = given.pop("examples", 20_000)
+    if train is None:
+        raise FileNotFoundError(f"{stored} is missing: this folder holds no finished run")
+    tokenizer = make_tokenizer(given, lambda: _texts(train, limit))
+    if stored:
+        tokenizer.save(stored)
+    return tokenizer
+
+
+def _vocabulary(
+    given: Any, field: str, task: str, folder: Path | None, train: Source | None
+) -> tuple[str, ...]:
+    """Answers or labels as listed in the config, stored with the run, or learned from the training
+    source.
+
+    given: a list; or how many to learn, the commonest first; or None for all.
+    """
+    if given is not None and not isinstance(given, int):
+        return tuple(given)
+    stored = folder / f"{task}_{field}.json" if folder else None
+    if stored and stored.exists():
+        return tuple(json.loads(stored.read_text(encoding="utf-8")))
+    if train is None:
+        raise FileNotFoundError(f"{stored} is missing: this folder holds no finished run")
+    if field == "answers":
+        learned = answer_vocabulary(train, given or 10**9)
+    else:
+        labels = (train[i].get("label") for i in range(len(train)))
+        learned = tuple(sorted({label for label in labels if label is not None}))
+    if not learned:
+        raise DataError(f"{train.name} has no {field} to learn config.tasks.{task}.{field} from")
+    if stored:
+        atomic_write_text(stored, json.dumps(learned, ensure_ascii=False, indent=1))
+    return learned
+
+
+def _with_classes(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """The model's config with classify.classes filled in from the tasks' answers or labels where it
+    is left out.
+
+    ValueError if it is given and differs, or if two tasks differ.
+    """
+    head = model.get("classify")
+    if head is None:
+        return dict(model)
+    for name, task in tasks.items():
+        labels = getattr(task, "answers", getattr(task, "labels", None))
+        if labels is None:
+            continue
+        classes = head.get("classes", len(labels))
+        if classes != len(labels):
+            raise ValueError(
+                f"config.model.classify.classes={classes}, but task {name} has {len(labels)} "
+                "classes: "
+                f"set classes={len(labels)}, or leave it out"
+            )
+        head = {**head, "classes": classes}
+    return {**model, "classify": head}
+
+
+def _check_vocabularies(model: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """ValueError if a table of the model has fewer rows than the tokenizer has tokens."""
+    for part in ("text", "decoder", "reconstruct"):
+        rows = dict(model.get(part) or {}).get("vocab")
+        if rows is not None and rows < tokenizer.size:
+            raise ValueError(
+                f"config.model.{part}.vocab={rows} is too small for the tokenizer's "
+                f"{tokenizer.size} tokens: "
+                f"set it to {tokenizer.size} or more"
+            )

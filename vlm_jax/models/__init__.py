@@ -1,0 +1,130 @@
+"""From a config's `model` section to a model, and the reasons why some combinations are none."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from vlm_jax import kwargs
+from vlm_jax.decoders import DECODERS
+from vlm_jax.encoders import TEXT_ENCODERS, VISION_ENCODERS
+from vlm_jax.fusion import FUSIONS
+from vlm_jax.models.heads import HEADS
+from vlm_jax.models.vision_language import VisionLanguageModel
+
+PARTS = {"vision": VISION_ENCODERS, "text": TEXT_ENCODERS, "fusion": FUSIONS, "decoder": DECODERS}
+"""Parts chosen by their `name` key; the heads of HEADS have one kind each."""
+
+NEEDS = {
+    "generate": ("decoder",),
+    "classify": ("classify",),
+    "contrast": ("text", "contrast"),
+    "reconstruct": ("text", "fusion", "reconstruct"),
+}
+"""Model method to the parts of the config that it uses."""
+
+ATTENDING = ("attending_lstm", "cross_attention", "prefix_lm")
+MIXING = ("coattention", "cross_modal")
+"""Fusions in which every word also sees every other word."""
+
+
+class InvalidModel(ValueError):
+    """Parts that do not fit together, found before anything is built. The message says why and what
+    to change.
+    """
+
+
+def build(config: Mapping[str, Any]) -> VisionLanguageModel:
+    """The model of a config: {"vision": {"name": ..., **fields}, "text": ..., "decoder": ...,
+    "contrast": ...}.
+
+    Absent or None parts are left out. TypeError or ValueError, with a suggestion, for an unknown
+    key or name.
+    """
+    given = {key: value for key, value in dict(config).items() if value is not None}
+    fields = [key for key in kwargs.keywords(VisionLanguageModel) if key.startswith("image_")]
+    kwargs.check_keys(given, [*PARTS, *HEADS, *fields], "config.model")
+    if "vision" not in given:
+        raise TypeError("config.model lacks the required key 'vision'")
+    parts: dict[str, Any] = {
+        name: kwargs.build(table, given[name], f"config.model.{name}")
+        for name, table in PARTS.items()
+        if name in given
+    }
+    for name, head in HEADS.items():
+        if name in given:
+            parts[f"{name}_head"] = kwargs.call(head, given[name], f"config.model.{name}")
+    parts |= {key: tuple(given[key]) for key in fields if key in given}
+    return VisionLanguageModel(**parts)
+
+
+def check(
+    config: Mapping[str, Any], asks: Mapping[str, str], question_in_text: bool = False
+) -> None:
+    """InvalidModel with one sentence per reason why a model of this config cannot do what the tasks
+    ask.
+
+    asks: task name to model method. question_in_text: some task sends its question through
+    the text encoder.
+    """
+    has = {name for name, value in dict(config).items() if value is not None}
+    problems = [
+        f"task {task} needs config.model.{part}: add it, or drop the task"
+        for task, ask in asks.items()
+        for part in NEEDS[ask]
+        if part not in has
+    ]
+    if question_in_text and not {"text", "fusion"} <= has:
+        problems.append(
+            "a question that goes through the text encoder needs config.model.text and "
+            "config.model.fusion: "
+            'add them, or let a decoder read it (task vqa_generation with question_to="decoder")'
+        )
+    problems += _misfits(config, set(asks.values()), question_in_text)
+    if problems:
+        raise InvalidModel("; ".join(problems))
+
+
+def _misfits(
+    config: Mapping[str, Any], methods: Collection[str], question_in_text: bool
+) -> list[str]:
+    """Sentences about parts that are all there and still do not go together.
+
+    methods: the model methods that tasks ask for.
+    """
+    vision, text, fusion, decoder = (dict(config.get(name) or {}) for name in PARTS)
+    problems = []
+    if fusion and not text:
+        problems.append(
+            "fusion joins image and text, but there is no text encoder: add config.model.text"
+        )
+    if text and not fusion and "classify" in methods and "contrast" not in methods:
+        problems.append(
+            "the classifier would never see the text: add config.model.fusion, or remove "
+            "config.model.text"
+        )
+    attends = decoder.get("name") in ATTENDING and "generate" in methods and not question_in_text
+    if attends and vision.get("features") == "fc2":
+        problems.append(
+            f"decoder {decoder['name']} attends over image positions, but vision features='fc2' "
+            'is one vector: use features="map" or decoder lstm_merge'
+        )
+    if text.get("causal") and text.get("pooling", "first") == "first":
+        problems.append(
+            "the first token of a causal text encoder has seen no other and cannot stand for the "
+            'text: set config.model.text.pooling to "last", "eos", "mean" or "none"'
+        )
+    if text and fusion and "reconstruct" in methods and not _sees_both_sides(text, fusion):
+        problems.append(
+            "masked words are predicted from the words on both sides, which neither this text "
+            "encoder nor this fusion looks at: use a transformer with causal=False, a recurrent "
+            f"encoder with bidirectional=True, or one of the fusions {', '.join(MIXING)}"
+        )
+    return problems
+
+
+def _sees_both_sides(text: Mapping[str, Any], fusion: Mapping[str, Any]) -> bool:
+    """Whether a fused word knows the words before and after it."""
+    encoders = {
+        "recurrent": text.get("bidirectional", False),
+        "transformer": not text.get("causal", False),
+    }
+    return encoders.get(text.get("name", ""), False) or fusion.get("name") in MIXING

@@ -1,0 +1,145 @@
+"""One optimizer step as a pure function, and the state it maps to the next.
+
+(state, batch) -> (state, losses)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vlm_jax import checkpoint, kwargs, optim, trees
+from vlm_jax.experiment import Experiment
+from vlm_jax.types import Batch
+
+State = dict[str, Any]
+"""step: i32, steps done. key: PRNG key. params, batch_stats, optimizer, and ema if the run keeps
+averages: trees. bad_step: i32, the first step whose loss or gradient was not finite, -1 if none.
+"""
+
+Losses = dict[str, jax.Array]
+"""f32 scalars: "loss" (weighted sum), "loss/TASK" where there are several, "gradient_norm"."""
+
+
+def initial_state(setup: Experiment, example: Batch, seed: int) -> State:
+    """A fresh state without optimizer. example: a batch of any size; only its shapes matter."""
+    key = jax.random.key(seed)
+    init_key, train_key = jax.random.split(key)
+    inputs = jax.tree.map(jnp.asarray, example)
+    variables = setup.model.init({"params": init_key, "dropout": init_key}, inputs, setup.asks)
+    return {
+        "step": jnp.int32(0),
+        "key": train_key,
+        "params": variables["params"],
+        "batch_stats": variables.get("batch_stats", {}),
+        "bad_step": jnp.int32(-1),
+    }
+
+
+def variables_of(state: State) -> dict[str, Any]:
+    """What the model is applied with in evaluation: averaged parameters if the run keeps them."""
+    variables = {"params": state.get("ema", state["params"])}
+    return variables | ({"batch_stats": state["batch_stats"]} if state["batch_stats"] else {})
+
+
+def make_update(
+    setup: Experiment,
+    optimizer: optax.GradientTransformation,
+    frozen: trees.Tree,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+) -> Callable[[State, Batch], tuple[State, Losses]]:
+    """The function (state, batch) -> (state, losses): one optimizer step, compiled by the caller.
+
+    frozen: bools like the parameters; True needs no gradient. accumulate: micro-batches per step;
+    their gradients are averaged, and a contrastive loss sees the negatives of its own only.
+    """
+    gradients = _accumulated(jax.grad(_make_loss(setup, frozen), has_aux=True), accumulate)
+
+    def update(state: State, batch: Batch) -> tuple[State, Losses]:
+        key = jax.random.fold_in(state["key"], state["step"])
+        grads, (losses, statistics) = gradients(state["params"], state["batch_stats"], batch, key)
+        updates, memory = optimizer.update(grads, state["optimizer"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        losses["gradient_norm"] = optax.global_norm(grads)
+        bad = (state["bad_step"] < 0) & ~jnp.isfinite(losses["loss"] + losses["gradient_norm"])
+        new = state | {
+            "step": state["step"] + 1,
+            "params": params,
+            "batch_stats": statistics,
+            "optimizer": memory,
+            "bad_step": jnp.where(bad, state["step"] + 1, state["bad_step"]),
+        }
+        if ema_decay is not None:
+            new["ema"] = optim.ema_update(state["ema"], params, ema_decay, state["step"])
+        return new, losses
+
+    return update
+
+
+def _make_loss(setup: Experiment, frozen: trees.Tree) -> Callable:
+    """(params, statistics, batch, key) -> (total loss, (losses, new statistics))."""
+
+    def loss(params: trees.Tree, statistics: trees.Tree, batch: Batch, key: jax.Array):
+        # What is frozen needs no backward pass, and without this would get one.
+        params = jax.tree.map(
+            lambda cold, x: jax.lax.stop_gradient(x) if cold else x, frozen, params
+        )
+        variables = {"params": params} | ({"batch_stats": statistics} if statistics else {})
+        outputs, changed = setup.model.apply(
+            variables, batch, setup.asks, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        losses = {
+            name: jnp.mean(task.loss(outputs[name], batch[name]).astype(jnp.float32))
+            for name, task in setup.tasks.items()
+        }
+        total = sum(setup.weights[name] * loss for name, loss in losses.items())
+        named = {f"loss/{name}": loss for name, loss in losses.items()} if len(losses) > 1 else {}
+        return total, ({"loss": total, **named}, changed.get("batch_stats", statistics))
+
+    return loss
+
+
+def _accumulated(gradient_of: Callable, micro_batches: int) -> Callable:
+    """The same function of (params, statistics, batch, key), computed in parts and averaged."""
+    if micro_batches == 1:
+        return gradient_of
+
+    def gradients(params: trees.Tree, statistics: trees.Tree, batch: Batch, key: jax.Array):
+        # Row i goes to micro-batch i mod n: every device keeps its own rows.
+        split = lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1)
+
+        def micro(statistics: trees.Tree, inputs: tuple[Batch, jax.Array]):
+            part, (losses, statistics) = gradient_of(params, statistics, *inputs)
+            return statistics, (part, losses)
+
+        keys = jax.random.split(key, micro_batches)
+        inputs = (jax.tree.map(split, batch), keys)
+        statistics, (parts, losses) = jax.lax.scan(micro, statistics, inputs)
+        mean = lambda tree: jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
+        return mean(parts), (mean(losses), statistics)
+
+    return gradients
+
+
+def start_from(state: State, init: str | Mapping[str, Any]) -> State:
+    """The state with the parameters (and batch statistics) of another run.
+
+    init: a workdir, or {"workdir": ..., "rename": [(pattern, replacement)], "skip": [pattern],
+    "entry": "params" | "ema"}. skip: parameters that stay as they are, or loaded ones that are not
+    wanted. ValueError listing everything that does not fit; FileNotFoundError if there is no
+    checkpoint.
+    """
+    given = {"workdir": init} if isinstance(init, str) else dict(init)
+    kwargs.check_keys(given, ("workdir", "rename", "skip", "entry"), "config.init")
+    loaded = checkpoint.load_params(given["workdir"], given.get("entry", "params"))
+    patterns = {"rename": given.get("rename", ()), "skip": given.get("skip", ())}
+    state = state | {"params": trees.merge(state["params"], loaded, **patterns)}
+    if state["batch_stats"]:
+        statistics = checkpoint.load_params(given["workdir"], "batch_stats")
+        state["batch_stats"] = trees.merge(state["batch_stats"], statistics)
+    if "ema" in state:
+        state["ema"] = jax.tree.map(jnp.copy, state["params"])
+    return state

@@ -1,0 +1,25 @@
+"""Tasks: what an example teaches, what that costs the model, and how well it was learned.
+
+A task is a frozen dataclass with `preprocess(example, rng)` (NumPy, one example), `loss(outputs,
+batch)` (per example) and `evaluate(run, source)` (yields name and value), beside `head`, the model
+method that it asks.
+"""
+
+from vlm_jax.tasks.captioning import Captioning
+from vlm_jax.tasks.classification import Classification
+from vlm_jax.tasks.masked_pretraining import MaskedPretraining
+from vlm_jax.tasks.retrieval import Retrieval
+from vlm_jax.tasks.vqa import VqaClassification, VqaGeneration
+
+TASKS = {
+    "captioning": Captioning,
+    "vqa": VqaClassification,
+    "vqa_generation": VqaGeneration,
+    "retrieval": Retrieval,
+    "masked_pretraining": MaskedPretraining,
+    "classification": Classification,
+}
+
+Task = (
+    Captioning | VqaClassification | VqaGeneration | Retrieval | MaskedPretraining | Classification
+)

@@ -1,0 +1,93 @@
+"""Captioning: describe an image in words, by teacher forcing; scored by BLEU, ROUGE-L, CIDEr-D and
+attribute F1.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlm_jax import metrics
+from vlm_jax.data.scenes import parse_caption
+from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.text import Arrays, decoder_prompt, decoder_text
+from vlm_jax.losses import masked_cross_entropy
+from vlm_jax.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """length: tokens per caption, prompt and eos included. prompt: fixed words before the caption,
+    such as "a picture of".
+
+    label_smoothing: in [0, 1).
+    """
+
+    tokenizer: Tokenizer
+    length: int = 32
+    prompt: str = ""
+    label_smoothing: float = 0.0
+    head: ClassVar[str] = "generate"
+
+    def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        """A random caption (the first without rng) after the prompt; DataError if the example has
+        none.
+        """
+        captions = example["captions"]
+        if not captions:
+            raise DataError(f"example {example['id']} has no caption, which captioning learns from")
+        caption = captions[0 if rng is None else rng.integers(len(captions))]
+        return decoder_text(self.tokenizer, self.prompt, caption, self.length)
+
+    def query(self, example: Example) -> Arrays:
+        """What the decoder is given before it writes."""
+        return decoder_prompt(self.tokenizer, self.prompt)
+
+    def loss(self, outputs: Mapping, batch: Mapping) -> Any:
+        """f32[B]: mean cross-entropy per caption token, eos included."""
+        return masked_cross_entropy(
+            outputs["logits"],
+            batch["targets"],
+            batch["targets_mask"],
+            label_smoothing=self.label_smoothing,
+        )
+
+    def evaluate(
+        self, run: Any, source: Source, train: Source | None = None, **options: Any
+    ) -> Iterator[tuple[str, float]]:
+        """Caption every image of `source` once. options: those of `vlm_jax.decode.Search`.
+
+        Besides each metric stands what captions of *another* image of the set score
+        (`.../other_image`): the part of the score that fluency and the set's habits explain.
+        """
+        examples = [source[i] for i in range(len(source))]
+        written = run.write(source, self.query, self.length, **options)
+        texts = {examples[i]["id"]: text for i, text in written.items()}
+        run.save_predictions([{"id": key, "caption": text} for key, text in texts.items()])
+        described = {e["id"]: e for e in examples if e["id"] in texts and e["captions"]}
+        yield from _scores(texts, described, "")
+        ids = list(described)
+        other = {key: described[ids[i - 1]]["captions"][0] for i, key in enumerate(ids)}
+        yield from _scores(other, described, "/other_image")
+        yield "n", float(len(described))
+
+
+def _scores(
+    texts: Mapping[str, str], described: Mapping[str, Example], suffix: str
+) -> Iterator[tuple[str, float]]:
+    """Caption metrics of texts against the examples' captions; attribute F1 where the scene graph
+    is known.
+    """
+    references = {key: example["captions"] for key, example in described.items()}
+    texts = {key: texts[key] for key in references}
+    for name, value in metrics.caption_metrics(texts, references).items():
+        yield name + suffix, value
+    scenes = {key: example["scene"] for key, example in described.items() if "scene" in example}
+    if scenes:
+        true = {
+            key: {(o["colour"], o["shape"]) for o in scene["objects"]}
+            for key, scene in scenes.items()
+        }
+        said = {key: parse_caption(texts[key]) for key in scenes}
+        yield "attribute_f1" + suffix, metrics.attribute_f1(said, true)["f1"]

@@ -1,0 +1,73 @@
+"""Classification of an image, or of an image with a text, by accuracy, precision, recall and F1."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlm_jax import metrics
+from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.text import Arrays, encoder_text
+from vlm_jax.losses import softmax_cross_entropy
+from vlm_jax.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Classification:
+    """labels: the C classes, values of example["label"]. The text beside the image is the example's
+    first caption.
+
+    length: tokens of that text.
+    """
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    length: int = 32
+    label_smoothing: float = 0.0
+    head: ClassVar[str] = "classify"
+
+    def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        """Text and class index; DataError if the label is missing or not among `labels`."""
+        label = example.get("label")
+        if label not in self.labels:
+            raise DataError(
+                f"example {example['id']} has label {label!r}, which is not among the "
+                f"{len(self.labels)} classes"
+            )
+        return self.query(example) | {"label": np.int32(self.labels.index(label))}
+
+    def query(self, example: Example) -> Arrays:
+        """The text beside the image."""
+        text = example["captions"][0] if example["captions"] else ""
+        return encoder_text(self.tokenizer, text, self.length)
+
+    def loss(self, outputs: Mapping, batch: Mapping) -> Any:
+        """f32[B]: cross-entropy of the class."""
+        return softmax_cross_entropy(
+            outputs["logits"], batch["label"], label_smoothing=self.label_smoothing
+        )
+
+    def evaluate(
+        self, run: Any, source: Source, train: Source | None = None, **options: Any
+    ) -> Iterator[tuple[str, float]]:
+        """Accuracy, precision, recall and F1 over every example with a known class;
+        `accuracy/majority` always says the commonest.
+        """
+        labelled = lambda example: self.preprocess(example, None)  # DataError: skipped and counted
+        given = {
+            i: self.labels[int(np.argmax(row["logits"]))]
+            for i, row in run.rows("classify", source, labelled, **options)
+        }
+        true = [source[i].get("label") for i in given]
+        run.save_predictions(
+            [{"id": source[i]["id"], "label": label} for i, label in given.items()]
+        )
+        as_numbers = lambda names: np.array([self.labels.index(name) for name in names])
+        scores = metrics.classification_metrics(
+            as_numbers(true), as_numbers(given.values()), len(self.labels)
+        )
+        yield from scores.items()
+        yield "accuracy/majority", Counter(true).most_common(1)[0][1] / len(true)
+        yield "n", float(len(true))

@@ -1,0 +1,123 @@
+"""Retrieval: bring an image and its texts together in one space; scored by recall and ranks in both
+directions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlm_jax import metrics
+from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.text import Arrays, encoder_text
+from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
+from vlm_jax.metrics.recall import transposed_positives
+from vlm_jax.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """length: tokens per text. loss_name: "softmax" (CLIP, arXiv:2103.00020) or "sigmoid" (SigLIP,
+    arXiv:2303.15343).
+    """
+
+    tokenizer: Tokenizer
+    length: int = 32
+    loss_name: str = "softmax"
+    head: ClassVar[str] = "contrast"
+
+    def __post_init__(self):
+        """ValueError for another loss_name."""
+        if self.loss_name not in ("softmax", "sigmoid"):
+            raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
+
+    def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        """A random caption (the first without rng); DataError if the example has none."""
+        captions = example["captions"]
+        if not captions:
+            raise DataError(f"example {example['id']} has no caption, which retrieval learns from")
+        return self.text(captions[0 if rng is None else rng.integers(len(captions))])
+
+    def text(self, text: str) -> Arrays:
+        """One text as the text encoder reads it."""
+        return encoder_text(self.tokenizer, text, self.length)
+
+    def loss(self, outputs: Mapping, batch: Mapping) -> Any:
+        """f32[B]. ValueError for the sigmoid loss of a model without logit bias."""
+        image, text, scale = (outputs[name] for name in ("image_embeds", "text_embeds", "scale"))
+        if self.loss_name == "softmax":
+            return contrastive_softmax(image, text, scale)
+        if "bias" not in outputs:
+            raise ValueError(
+                "the sigmoid loss needs config.model.contrast.bias: set it, say to -10.0"
+            )
+        return contrastive_sigmoid(image, text, scale, outputs["bias"])
+
+    def evaluate(
+        self, run: Any, source: Source, train: Source | None = None, *, captions: int | None = None
+    ) -> Iterator[tuple[str, float]]:
+        """Recall and ranks over all images and the first `captions` captions of each (None: all).
+
+        Equal captions count for all images that carry them. Chance is what a random order would
+        score.
+        """
+        examples = [source[i] for i in range(len(source))]
+        found = dict(run.image_embeddings(source))  # without broken images
+        images = {i: vector for i, vector in found.items() if examples[i]["captions"]}
+        shown = [examples[i] for i in images]
+        texts = list(
+            dict.fromkeys(text for example in shown for text in example["captions"][:captions])
+        )
+        if not texts:
+            raise DataError(f"{source.name} has no captions to retrieve")
+        column = {text: number for number, text in enumerate(texts)}
+        positives = [
+            sorted({column[text] for text in example["captions"][:captions]}) for example in shown
+        ]
+        image_embeds, text_embeds = (
+            np.stack(list(images.values())),
+            run.text_embeddings(self, texts),
+        )
+        run.save_predictions(_top_hits(shown, texts, positives, image_embeds, text_embeds))
+        yield from metrics.retrieval_metrics(image_embeds, text_embeds, positives).items()
+        for k in (1, 5, 10):
+            chance = [_chance(len(right), len(texts), k) for right in positives]
+            yield f"image_to_text/R@{k}/chance", float(np.mean(chance))
+            chance = [
+                _chance(len(right), len(shown), k)
+                for right in transposed_positives(positives, len(texts))
+            ]
+            yield f"text_to_image/R@{k}/chance", float(np.mean(chance))
+        yield "n", float(len(shown))
+        yield "n_texts", float(len(texts))
+
+
+def _chance(right: int, candidates: int, k: int) -> float:
+    """Probability that a random order has one of `right` answers among its first k."""
+    misses = np.arange(min(k, candidates))
+    return 1.0 - float(np.prod(np.maximum(candidates - right - misses, 0) / (candidates - misses)))
+
+
+def _top_hits(
+    shown: Sequence[Example],
+    texts: Sequence[str],
+    positives: Sequence[Sequence[int]],
+    image_embeds: np.ndarray,
+    text_embeds: np.ndarray,
+    hits: int = 5,
+) -> list[dict[str, Any]]:
+    """For each image one of its texts, and the images that come first for that text."""
+    rows = []
+    for example, right in zip(shown, positives, strict=True):
+        order = np.argsort(-(image_embeds @ text_embeds[right[0]]), kind="stable")[:hits]
+        found = [shown[i]["id"] for i in order]
+        rows.append(
+            {
+                "id": example["id"],
+                "captions": example["captions"],
+                "text": texts[right[0]],
+                "hits": found,
+            }
+        )
+    return rows

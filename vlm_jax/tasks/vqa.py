@@ -1,0 +1,242 @@
+"""Visual question answering: as classification over an answer vocabulary, or as generation of the
+answer's words.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlm_jax import metrics
+from vlm_jax.data.schema import DataError, Example, Question, Source
+from vlm_jax.data.sources import flatten_questions
+from vlm_jax.data.text import Arrays, decoder_prompt, decoder_text, encoder_text
+from vlm_jax.losses import binary_cross_entropy, masked_cross_entropy, softmax_cross_entropy
+from vlm_jax.metrics.vqa_accuracy import vqa_accuracy_score
+from vlm_jax.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class VqaClassification:
+    """The answer is one of `answers`, chosen from the fused image and question (arXiv:1505.00468,
+    section 4).
+
+    answers: the C classes. length: tokens per question. loss_name: "softmax" on the commonest
+    answer, or "binary" on each answer's share of the votes (arXiv:1708.02711, section 3.6).
+    """
+
+    tokenizer: Tokenizer
+    answers: tuple[str, ...]
+    length: int = 20
+    loss_name: str = "softmax"
+    label_smoothing: float = 0.0
+    head: ClassVar[str] = "classify"
+    question_to: ClassVar[str] = "text"
+
+    def __post_init__(self):
+        """ValueError for another loss_name."""
+        if self.loss_name not in ("softmax", "binary"):
+            raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "binary"')
+
+    def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        """A random question (the first without rng) with its label i32 and soft targets f32[C] in
+        [0, 1].
+        """
+        question = pick_question(example, rng)
+        votes = np.array([question["answers"].count(a) for a in self.answers], np.float32)
+        # Four votes of ten already make a full answer; one of a few annotators is believed.
+        share = 0.3 if len(question["answers"]) > 3 else 1.0
+        texts = encoder_text(self.tokenizer, question["question"], self.length)
+        return texts | {
+            "label": np.int32(votes.argmax()),
+            "label_weights": np.minimum(share * votes, 1).astype(np.float32),
+            "known": votes.any(),  # another answer cannot be learned, only missed
+        }
+
+    def query(self, example: Example) -> Arrays:
+        """The question as the text encoder reads it."""
+        return encoder_text(self.tokenizer, pick_question(example, None)["question"], self.length)
+
+    def loss(self, outputs: Mapping, batch: Mapping) -> Any:
+        """f32[B]; 0 where no annotator gave an answer of the vocabulary (softmax)."""
+        if self.loss_name == "binary":
+            return binary_cross_entropy(outputs["logits"], batch["label_weights"])
+        loss = softmax_cross_entropy(
+            outputs["logits"], batch["label"], label_smoothing=self.label_smoothing
+        )
+        return loss * batch["known"]
+
+    def answer(self, run: Any, source: Source, **options: Any) -> dict[int, str]:
+        """The best answer for each example (one question each), by position."""
+        rows = run.rows("classify", source, self.query, **options)
+        return {index: self.answers[int(np.argmax(row["logits"]))] for index, row in rows}
+
+    def evaluate(
+        self, run: Any, source: Source, train: Source | None = None, **options: Any
+    ) -> Iterator[tuple[str, float]]:
+        """VQA accuracy over every question once, by question type, beside blind baselines."""
+        yield from evaluate_answers(self, run, source, train, options)
+
+
+@dataclass(frozen=True)
+class VqaGeneration:
+    """The answer is written by the decoder, after the question.
+
+    question_to: "decoder", the question is the prefix of what the decoder reads (PaliGemma, GIT),
+    or "text", it goes through the text encoder and the fusion (BLIP). question_length: tokens of
+    the question; a longer one loses its end. length: tokens that the decoder reads, question
+    included if it is there.
+    """
+
+    tokenizer: Tokenizer
+    length: int = 32
+    question_length: int = 20
+    question_to: str = "decoder"
+    label_smoothing: float = 0.0
+    head: ClassVar[str] = "generate"
+
+    def __post_init__(self):
+        """ValueError for another question_to, or a length without room for an answer."""
+        if self.question_to not in ("decoder", "text"):
+            raise ValueError(f'question_to={self.question_to!r}: choose "decoder" or "text"')
+        if self._answer_length() < 1:
+            raise ValueError(
+                f"question_length={self.question_length} leaves no room for an answer in "
+                f"length={self.length}: raise length"
+            )
+
+    def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        """A random question (the first without rng) and its commonest answer."""
+        question = pick_question(example, rng)
+        answer = Counter(question["answers"]).most_common(1)[0][0]
+        prompt, texts = self._question(question["question"])
+        lengths = (self.length, self.question_length)
+        return texts | decoder_text(self.tokenizer, prompt, answer, *lengths)
+
+    def query(self, example: Example) -> Arrays:
+        """What the model is given before it answers."""
+        prompt, texts = self._question(pick_question(example, None)["question"])
+        return texts | decoder_prompt(
+            self.tokenizer, prompt, self.question_length if prompt else None
+        )
+
+    def _question(self, question: str) -> tuple[str, Arrays]:
+        if self.question_to == "text":
+            return "", encoder_text(self.tokenizer, question, self.question_length)
+        return question, {}
+
+    def _answer_length(self) -> int:
+        """Most tokens of an answer, so that the decoder reads no more than in training."""
+        return self.length - (self.question_length if self.question_to == "decoder" else 0)
+
+    def loss(self, outputs: Mapping, batch: Mapping) -> Any:
+        """f32[B]: mean cross-entropy per answer token, eos included."""
+        return masked_cross_entropy(
+            outputs["logits"],
+            batch["targets"],
+            batch["targets_mask"],
+            label_smoothing=self.label_smoothing,
+        )
+
+    def answer(self, run: Any, source: Source, **options: Any) -> dict[int, str]:
+        """The written answer for each example (one question each), by position."""
+        return run.write(source, self.query, self._answer_length(), **options)
+
+    def evaluate(
+        self, run: Any, source: Source, train: Source | None = None, **options: Any
+    ) -> Iterator[tuple[str, float]]:
+        """VQA accuracy over every question once, by question type, beside blind baselines."""
+        yield from evaluate_answers(self, run, source, train, options)
+
+
+def pick_question(example: Example, rng: np.random.Generator | None) -> Question:
+    """A random question of the example, the first without rng; DataError if it has none."""
+    questions = example["questions"]
+    if not questions:
+        raise DataError(f"example {example['id']} has no question, which VQA learns from")
+    return questions[0 if rng is None else rng.integers(len(questions))]
+
+
+def evaluate_answers(
+    task: VqaClassification | VqaGeneration,
+    run: Any,
+    source: Source,
+    train: Source | None,
+    options: Mapping,
+) -> Iterator[tuple[str, float]]:
+    """VQA accuracy of a task's answers, overall and by question type, with the same for baselines
+    that see no image.
+    """
+    flat = flatten_questions(source)
+    asked = [flat[i] for i in range(len(flat))]
+    given = task.answer(run, flat, **options)
+    run.save_predictions(
+        [
+            {"id": asked[i]["id"], "question": asked[i]["questions"][0]["question"], "answer": text}
+            for i, text in given.items()
+        ]
+    )
+    questions = {i: asked[i]["questions"][0] for i in given}
+    yield from _accuracies(given, questions, "")
+    commonest = [Counter(q["answers"]).most_common(1)[0][0] for q in questions.values()]
+    yield from class_scores(commonest, list(given.values()))
+    if train is not None:
+        yield from _accuracies(_blind(questions, train), questions, "/question_only")
+    yield "n", float(len(questions))
+
+
+def class_scores(true: Sequence[str], given: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Macro precision, recall and F1 in [0, 1] of answers seen as classes."""
+    classes = sorted({*true, *given})
+    order = {name: number for number, name in enumerate(classes)}
+    as_numbers = lambda names: np.array([order[name] for name in names])
+    scores = metrics.classification_metrics(as_numbers(true), as_numbers(given), len(classes))
+    for name in ("precision_macro", "recall_macro", "f1_macro"):
+        yield name, scores[name]
+
+
+def _accuracies(
+    given: Mapping[int, str], questions: Mapping[int, Question], suffix: str
+) -> Iterator[tuple[str, float]]:
+    """Mean VQA accuracy in [0, 1], overall and per question type."""
+    scores: dict[str, list[float]] = {"": []}
+    for i, question in questions.items():
+        score = vqa_accuracy_score(given[i], question["answers"])
+        scores[""].append(score)
+        if "type" in question:
+            scores.setdefault(f"/type/{question['type']}", []).append(score)
+    for kind, values in scores.items():
+        yield f"accuracy{kind}{suffix}", float(np.mean(values))
+
+
+def _blind(questions: Mapping[int, Question], train: Source, limit: int = 20_000) -> dict[int, str]:
+    """The commonest training answer to the same question, else to its first three, two, one or no
+    words.
+    """
+    counts: dict[tuple[str, ...], Counter] = {}
+    for i in range(min(limit, len(train))):
+        for question in train[i]["questions"]:
+            answer = Counter(question["answers"]).most_common(1)[0][0]
+            for key in _backoff(question["question"]):
+                counts.setdefault(key, Counter())[answer] += 1
+    best = {key: counter.most_common(1)[0][0] for key, counter in counts.items()}
+    return {
+        i: next((best[key] for key in _backoff(question["question"]) if key in best), "")
+        for i, question in questions.items()
+    }
+
+
+def _backoff(question: str) -> Sequence[tuple[str, ...]]:
+    words = question.lower().split()
+    return [tuple(words), *(("...", *words[:n]) for n in (3, 2, 1, 0))]
+
+
+def answer_vocabulary(source: Source, size: int, limit: int = 100_000) -> tuple[str, ...]:
+    """The `size` commonest answers of a source, most common first, ties in alphabetical order."""
+    counts: Counter = Counter()
+    for i in range(min(limit, len(source))):
+        for question in source[i]["questions"]:
+            counts.update(question["answers"])
+    return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:size])
