@@ -12,6 +12,8 @@ CACHE = Path(os.environ.get("VLM_JAX_CACHE", Path.home() / ".cache" / "vlm_jax")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Tests compile many tiny programs and run each a few times: compiling is what takes their time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads would only wait

@@ -5,13 +5,13 @@ one drawing suits a light and a dark page.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 74, 26, 12, 42
 """Margins around the plotting area, in the units of WIDTH and HEIGHT."""
 
 LOG_RATIO = 25.0
@@ -22,6 +22,10 @@ POINTS = 300
 
 SMOOTHED = 60
 """From this many points on a moving average is drawn over the faint values."""
+
+
+Scale = Callable[[np.ndarray], np.ndarray]
+"""From values to places in the drawing."""
 
 
 class Series(NamedTuple):
@@ -56,10 +60,12 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """What the template draws. left, top, right, bottom: edges of the plotting area."""
+    """What the template draws. label: of the vertical axis. left, top, right, bottom: edges of the
+    plotting area.
+    """
 
     title: str
-    unit: str
+    label: str
     lines: list[Line]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
@@ -72,12 +78,18 @@ class Chart(NamedTuple):
 
 
 def chart(
-    title: str, series: Sequence[Series], unit: str = "", from_zero: bool = False
+    title: str,
+    label: str,
+    series: Sequence[Series],
+    *,
+    from_zero: bool = False,
+    smooth: bool = True,
 ) -> Chart | None:
     """The chart of some series over steps; None if no series has two points, which a line needs.
 
-    unit: label of the vertical axis. from_zero: the axis is linear and starts at 0; otherwise it
-    fits the values, and is logarithmic where they span more than LOG_RATIO.
+    label: of the vertical axis. from_zero: the axis is linear and shows 0; otherwise it fits the
+    values, and is logarithmic where they span more than LOG_RATIO. smooth: whether long series get
+    a moving average.
     """
     data = [(one, *_thin(*_finite(one))) for one in series]
     data = [(one, x, y) for one, x, y in data if len(x)]
@@ -90,7 +102,7 @@ def chart(
         _log_marks(low, high) if logarithmic else _marks(min(low, 0.0) if from_zero else low, high)
     )
     y_range = (min(low, marks[0]), max(high, marks[-1]))
-    last = max(float(x[-1]) for _, x, _ in data) or 1.0
+    last = max(float(x.max()) for _, x, _ in data) or 1.0
     x_of = lambda x: LEFT + np.asarray(x) / last * (WIDTH - RIGHT - LEFT)
     scale = np.log if logarithmic else np.asarray
     bottom, top = scale(y_range[0]), scale(y_range[1])
@@ -99,8 +111,8 @@ def chart(
     )
     return Chart(
         title,
-        unit + (", log scale" if logarithmic else ""),
-        [_line(one, x, y, x_of, y_of) for one, x, y in data],
+        label + (", log scale" if logarithmic else ""),
+        [_line(one, x, y, x_of, y_of, smooth) for one, x, y in data],
         [
             Tick(float(x_of(mark)), _short(mark))
             for mark in _marks(0.0, last)
@@ -110,12 +122,14 @@ def chart(
     )
 
 
-def _line(one: Series, x: np.ndarray, y: np.ndarray, x_of, y_of) -> Line:
+def _line(
+    one: Series, x: np.ndarray, y: np.ndarray, x_of: Scale, y_of: Scale, smooth: bool
+) -> Line:
     """A series in the drawing's coordinates; smoothed if it is long, with dots if it is short."""
     points = lambda values: " ".join(
         f"{a:.1f},{b:.1f}" for a, b in zip(x_of(x), y_of(values), strict=True)
     )
-    smooth = len(x) >= SMOOTHED and not one.baseline
+    smooth = smooth and len(x) >= SMOOTHED and not one.baseline
     drawn = _moving_average(y, max(3, len(y) // 20)) if smooth else y
     few = len(x) <= 25 and not one.baseline
     dots = (
@@ -124,7 +138,7 @@ def _line(one: Series, x: np.ndarray, y: np.ndarray, x_of, y_of) -> Line:
         else []
     )
     return Line(
-        one.name, one.baseline, points(drawn), points(y) if smooth else "", dots, f"{drawn[-1]:.4g}"
+        one.name, one.baseline, points(drawn), points(y) if smooth else "", dots, f"{drawn[-1]:.3g}"
     )
 
 
@@ -137,14 +151,12 @@ def _finite(one: Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most POINTS points, each the mean of its neighbours; the first and the last step keep
-    their place.
-    """
+    """At most POINTS points, each the mean of several neighbours."""
     if len(x) <= POINTS:
         return x, y
     groups = np.array_split(np.arange(len(x)), POINTS)
-    ends = np.linspace(0, len(x) - 1, POINTS).round().astype(int)
-    return x[ends], np.array([y[group].mean() for group in groups])
+    mean = lambda values: np.array([values[group].mean() for group in groups])
+    return mean(x), mean(y)
 
 
 def _moving_average(y: np.ndarray, width: int) -> np.ndarray:

@@ -6,7 +6,7 @@ Evaluation names its values "<eval>/<metric>" and what a trivial answer would sc
 
 import io
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -14,19 +14,22 @@ from rich.table import Table
 BASELINES = ("question_only", "other_image", "chance", "majority")
 """Last component of a baseline's name."""
 
-COUNTS = ("n", "skipped")
+COUNTS = {"n": "examples", "n_texts": "texts", "skipped": "skipped"}
 """What an evaluation says about its examples; no score."""
 
 HEADLINES = (
     "accuracy",
     "attribute_f1",
-    "cider",
-    "image_to_text_r1",
-    "text_to_image_r1",
+    "CIDEr-D",
+    "image_to_text/R@1",
+    "text_to_image/R@1",
     "masked_accuracy",
     "match_accuracy",
 )
 """Metrics that stand first, in this order."""
+
+
+_LITERAL: Any = {"markup": False, "emoji": False, "highlight": False}  # names are shown as they are
 
 
 class Row(NamedTuple):
@@ -40,9 +43,8 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name in words: "image to text r1", "accuracy (type colour)"."""
-        head, *rest = (part.replace("_", " ") for part in self.metric.split("/"))
-        return f"{head} ({' '.join(rest)})" if rest else head
+        """The name in words: "image to text R@1", "accuracy type colour"."""
+        return self.metric.replace("_", " ").replace("/", " ")
 
     @property
     def beside(self) -> str:
@@ -68,10 +70,8 @@ class Group(NamedTuple):
     @property
     def seen(self) -> str:
         """How much it has seen: "1,000 examples, 2 skipped"; empty if it does not say."""
-        words = {"n": "examples", "skipped": "skipped"}
-        return ", ".join(
-            f"{self.counts[key]:,.0f} {words[key]}" for key in COUNTS if key in self.counts
-        )
+        counts = {word: self.counts[key] for key, word in COUNTS.items() if key in self.counts}
+        return ", ".join(f"{value:,.0f} {word}" for word, value in counts.items())
 
 
 def group_metrics(metrics: Mapping[str, float]) -> list[Group]:
@@ -96,7 +96,7 @@ def group_metrics(metrics: Mapping[str, float]) -> list[Group]:
 
 def metric_table(metrics: Mapping[str, float], width: int = 100) -> str:
     """All metrics as plain text, at most `width` characters wide; ends in a newline."""
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console = Console(file=io.StringIO(), width=width, color_system=None, **_LITERAL)
     console.print(_table(metrics))
     lines = console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
     return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
@@ -104,7 +104,7 @@ def metric_table(metrics: Mapping[str, float], width: int = 100) -> str:
 
 def print_table(metrics: Mapping[str, float]) -> None:
     """Prints all metrics: with bold headings on a terminal, as plain text elsewhere."""
-    console = Console()
+    console = Console(**_LITERAL)
     if console.is_terminal:
         console.print(_table(metrics))
     else:

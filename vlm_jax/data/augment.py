@@ -79,14 +79,12 @@ class Augment:
     """What happens to a training picture, in this order; the defaults change nothing.
 
     crop_scale: range in (0, 1] of the share of the area that a random crop keeps (arXiv:1409.4842,
-    section 6). crop_ratio: range of its width / height relative to the picture's. flip: "off";
-    "plain", mirrored half of the time; or "swap_words", mirrored half of the time with left and
-    right
-        exchanged in the texts.
+    section 6). crop_ratio: range of its width / height relative to the picture's.
+    flip: "off"; "plain", mirrored half of the time; or "swap_words", mirrored half of the time with
+    left and right exchanged in the texts.
     brightness, contrast, saturation: each factor is drawn from [1 - x, 1 + x]; x in [0, 1].
-    randaugment: how many random ops follow (arXiv:1909.13719); magnitude: their strength in [0,
-    10]; geometric: whether
-        they may move things, which texts about places may not survive.
+    randaugment: how many random ops follow (arXiv:1909.13719). magnitude: their strength in
+    [0, 10]. geometric: whether they may move things, which texts about places may not survive.
     Raises ValueError for values out of range.
     """
 

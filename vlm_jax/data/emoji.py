@@ -19,13 +19,16 @@ from vlm_jax.data.schema import DataError, Example
 UNSEEN, RESERVED = 3, 7
 """Buckets: held-out concepts, and concepts that no one trains, tunes or evaluates on."""
 
+VENDORS = ("openmoji", "noto")
+"""Whose drawings there are."""
+
 _GROUPS_LEFT_OUT = ("component", "flags")
 
 
 class Emoji:
     """One example per concept: a PNG on white, its English name as `label`, its names as captions.
 
-    vendor: "openmoji" or "noto". split: "seen" (1,316 concepts), "unseen" (171) or "all" of these.
+    vendor: one of VENDORS. split: "seen" (1,316 concepts), "unseen" (171) or "all" of these.
     holdout: what is held out, "concept" (by bucket; 21 of the 171 have a seen twin of another
     gender) or "subgroup" (all concepts of a subgroup together, by the bucket of its name; the
     harder test). languages: whose names to give, as in "en", "de", "zh". texts: which captions each
@@ -43,15 +46,14 @@ class Emoji:
         languages: Sequence[str] = ("en",),
         texts: Sequence[str] = ("label", "tags"),
     ) -> None:
+        _check("vendor", vendor, VENDORS)
         _check("split", split, ("seen", "unseen", "all"))
         _check("holdout", holdout, _HOLDOUTS)
-        for text in texts:
-            _check("texts", text, _TEXTS)
+        _check_all("texts", texts, _TEXTS)
         self.name = f"emoji/{vendor}/{split}" + ("" if holdout == "concept" else f"/{holdout}")
         self._folder = image_folder(vendor, size)
         concepts = _prepared(self._folder, vendor, size)
-        for language in languages:
-            _check("languages", language, concepts[0]["names"])
+        _check_all("languages", languages, concepts[0]["names"])
         held_out = _HOLDOUTS[holdout]
         self._concepts = [
             concept
@@ -158,6 +160,14 @@ def _check(key: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> No
     """Raises ValueError unless the value is known."""
     if value not in known:
         raise ValueError(f"emoji: {key} has {value!r}; known: {', '.join(known)}")
+
+
+def _check_all(key: str, values: Sequence[str], known: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the values are a list of known ones."""
+    if isinstance(values, str) or not values:
+        raise ValueError(f"emoji: {key} is a list of one or more of: {', '.join(known)}")
+    for value in values:
+        _check(key, value, known)
 
 
 def _prepared(folder: Path, vendor: str, size: int) -> list[dict[str, Any]]:

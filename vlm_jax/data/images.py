@@ -4,7 +4,9 @@ square input.
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,9 @@ alone.
 """
 
 METHODS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, LookupError)
+_BROKEN += (struct.error, zlib.error)  # what Pillow's readers raise for damaged files
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -41,9 +46,8 @@ def decode(image: ExampleImage | Image.Image, max_pixels: int = MAX_PIXELS) -> n
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is ours
-            with Image.open(
-                io.BytesIO(image) if isinstance(image, bytes) else os.fspath(image)
-            ) as opened:
+            file = io.BytesIO(image) if isinstance(image, bytes) else os.fspath(image)
+            with Image.open(file) as opened:
                 return _to_rgb(opened, name, max_pixels)
     except FileNotFoundError:
         raise DataError(
@@ -57,14 +61,9 @@ def decode(image: ExampleImage | Image.Image, max_pixels: int = MAX_PIXELS) -> n
         ) from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} is refused: {error}") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-    ) as error:  # what Pillow raises for broken files
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except _BROKEN as error:
         raise DataError(f"{name} cannot be decoded, it may be truncated: {error}") from None
 
 
@@ -95,9 +94,10 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
         raise DataError(f"{name} has no pixels")
     image.seek(0)
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I;16", "I", "F")):
-        grey = np.asarray(image, np.float64)
-        scale = 257.0 if image.mode.startswith("I") and grey.max(initial=0) > 255 else 1.0
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image, np.float32)
+        deep = image.mode.startswith("I;16") or (image.mode == "I" and grey.max() > 255)
+        scale = 257.0 if deep else 1.0
         image = Image.fromarray(np.clip(grey / scale + 0.5, 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

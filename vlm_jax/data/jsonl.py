@@ -2,8 +2,7 @@
 
 One JSON object per line, in UTF-8:
 
-    {"id": "7", "image": "photos/7.jpg", "captions": ["a cat"], "question": "how many?", "answers":
-    ["1", "one"]}
+    {"id": "7", "image": "7.jpg", "captions": ["a cat"], "question": "how many?", "answers": ["1"]}
 
 `image` is relative to the folder. `question` and `answers` may be left out, and so may the texts in
 `captions` where there is a question. An optional `type` belongs to the question, an optional
@@ -12,8 +11,10 @@ Other keys are ignored.
 """
 
 import difflib
+import functools
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -25,7 +26,7 @@ from vlm_jax.data.schema import DataError, Example, validate
 FILE = "data.jsonl"
 """The name of the file in the folder."""
 
-_KEYS = ("id", "image", "captions", "question", "answers", "type", "label")
+_KEYS = {"id", "image", "captions", "question", "answers", "type", "label"}
 _LISTED = 10  # so many of the skipped lines are described; all are counted
 
 
@@ -74,14 +75,14 @@ class Jsonl:
             where = f"{self._file}, line {number}"
             try:
                 example = _example(line, self._folder, where)
+                if not os.path.isfile(str(example["image"])):  # unlike Path's, never raises
+                    raise DataError(f"{where}: there is no image file {example['image']}")
                 earlier = first_line.setdefault(example["id"], number)
                 if earlier != number:
                     raise DataError(
                         f"{where}: id {example['id']!r} is taken by line {earlier}; rename one "
                         "of them"
                     )
-                if not Path(str(example["image"])).is_file():
-                    raise DataError(f"{where}: there is no image file {example['image']}")
             except DataError as error:
                 if not skip:
                     raise
@@ -127,7 +128,8 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     """The JSON object of a line, once its text can be used and its keys are spelt right."""
     try:
         record = json.loads(line.decode("utf-8"))
-        json.dumps(record, ensure_ascii=False).encode("utf-8") if b"\\ud" in line.lower() else None
+        if b"\\ud" in line.lower():  # only escapes can spell half a character
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8"
@@ -136,15 +138,21 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(
             f"{where}: half of a surrogate pair (\\ud...); write both or none"
         ) from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of 5,000 digits
         raise DataError(f"{where}: not JSON: {error}") from None
     if not isinstance(record, dict):
         raise DataError(f"{where}: a line holds one JSON object, this is {record!r:.40}")
-    for key in record:
-        close = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)
-        if key not in _KEYS and close and close[0] not in record:
-            raise DataError(f"{where}: unknown key {key!r}; did you mean {close[0]!r}?")
+    for key in sorted(record.keys() - _KEYS):
+        meant = _meant(key)
+        if meant and meant not in record:
+            raise DataError(f"{where}: unknown key {key!r}; did you mean {meant!r}?")
     return record
+
+
+@functools.lru_cache(maxsize=256)  # the same few keys on every line
+def _meant(key: str) -> str | None:
+    """The known key that an unknown one may be a misspelling of."""
+    return next(iter(difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)), None)
 
 
 def _image(image: Any, folder: Path, where: str) -> str:

@@ -6,7 +6,7 @@ same for any number of threads and processes, so that a run can go on from a ste
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grain
@@ -178,7 +178,8 @@ def _filler(loader: Loader) -> dict[str, Any]:
     """A sound example marked as not valid: real contents, so that nothing computed from it can be
     NaN.
     """
-    return loader(0) | {"valid": np.bool_(False)}
+    uncounted = replace(loader, on_error="skip", skipped=Skipped())
+    return uncounted(0) | {"valid": np.bool_(False)}
 
 
 def stack(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ where it stopped, and no half-written file is ever left under its final name.
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -73,9 +74,10 @@ PACKAGES = {
 }
 """What is fetched, at which version."""
 
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 _COMMANDS = {
-    "pip": (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest"),
-    "npm": ("npm", "pack", "--silent", "--pack-destination"),
+    "pip": (*_PIP, "download", "--no-deps", "--only-binary=:all:", "--dest"),
+    "npm": ("npm", "pack", "--loglevel=error", "--pack-destination"),
 }
 
 
@@ -104,6 +106,8 @@ def fetch(package: Package) -> Path:
 
 def prepare_emoji(vendors: Sequence[str], size: int) -> None:
     """Names in all languages, and one PNG of size x size per concept and vendor, on white."""
+    if size < 1:
+        raise DataError(f"--size {size}: an image has at least one pixel")
     try:
         from resvg_py import svg_to_bytes
     except ImportError:
@@ -112,7 +116,7 @@ def prepare_emoji(vendors: Sequence[str], size: int) -> None:
     _write(emoji.concepts_file(), json.dumps(concepts, ensure_ascii=False).encode("utf-8"))
     for vendor in vendors:
         folder = emoji.image_folder(vendor, size)
-        drawings = dict(VENDORS[vendor](fetch(PACKAGES[vendor])))
+        drawings = dict(_DRAWINGS[vendor](fetch(PACKAGES[vendor])))
         missing = [c["hexcode"] for c in concepts if c["hexcode"] not in drawings]
         if missing:
             raise DataError(f"{vendor} has no drawing of {len(missing)} emoji: {missing[:5]}")
@@ -132,7 +136,8 @@ def prepare_emoji(vendors: Sequence[str], size: int) -> None:
 def prepare_easy_vqa() -> None:
     """Installs the package, without its dependencies, into the running Python."""
     wheel = fetch(PACKAGES["easy_vqa"])
-    _run([sys.executable, "-m", "pip", "install", "--no-deps", str(wheel)], wheel)
+    _run([*_PIP, "install", "--no-deps", str(wheel)], wheel)
+    importlib.invalidate_caches()  # this process may have looked for the package before
     for split in ("train", "test"):
         print(f"  {split:8} {len(EasyVQA(split))} questions")
 
@@ -151,10 +156,16 @@ def _names(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for member in package:
             parts = Path(member.name).parts  # package/en/data.json
             if parts[1:] == ("meta", "groups.json"):
-                meta = json.load(package.extractfile(member))  # pyright: ignore[reportArgumentType]
+                meta = _json(package, member)
             elif len(parts) == 3 and parts[2] == "data.json":
-                names[parts[1]] = json.load(package.extractfile(member))  # pyright: ignore[reportArgumentType]
+                names[parts[1]] = _json(package, member)
     return dict(sorted(names.items())), meta
+
+
+def _json(package: tarfile.TarFile, member: str | tarfile.TarInfo) -> Any:
+    """The content of a JSON file in an archive."""
+    file: Any = package.extractfile(member)  # None only for what is no file
+    return json.load(file)
 
 
 def _openmoji(archive: Path) -> Iterator[tuple[str, str]]:
@@ -169,10 +180,7 @@ def _openmoji(archive: Path) -> Iterator[tuple[str, str]]:
 def _noto(archive: Path) -> Iterator[tuple[str, str]]:
     """(hexcode, SVG) of every drawing in the icon set."""
     with tarfile.open(archive) as package:
-        chars, icons = (
-            json.load(package.extractfile(f"package/{name}.json"))  # pyright: ignore[reportArgumentType]
-            for name in ("chars", "icons")
-        )
+        chars, icons = (_json(package, f"package/{name}.json") for name in ("chars", "icons"))
     for points, name in chars.items():
         icon = icons["icons"].get(name)
         if icon:
@@ -184,8 +192,7 @@ def _noto(archive: Path) -> Iterator[tuple[str, str]]:
             )
 
 
-VENDORS = {"openmoji": _openmoji, "noto": _noto}
-"""How each vendor's archive is read."""
+_DRAWINGS = {"openmoji": _openmoji, "noto": _noto}  # how each vendor's archive is read
 
 
 def _run(command: list[str], path: Path) -> None:
@@ -227,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="say which data sets there are")
     commands = parser.add_subparsers(dest="name")
     images = commands.add_parser("emoji")
-    images.add_argument("--vendor", nargs="+", choices=VENDORS, default=list(VENDORS))
+    images.add_argument("--vendor", nargs="+", choices=emoji.VENDORS, default=list(emoji.VENDORS))
     images.add_argument("--size", type=int, default=64, help="side in pixels")
     commands.add_parser("easy_vqa")
     for name in ("vqav2", "flickr30k", "jsonl_folder"):

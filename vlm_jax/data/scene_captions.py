@@ -19,6 +19,7 @@ from vlm_jax.data.scene_graph import (
     noun,
     pick,
     related,
+    shuffled,
 )
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
@@ -43,8 +44,8 @@ def captions(rng: np.random.Generator, scene: Mapping[str, Any], count: int) -> 
     texts: list[str] = []
     turn = 0
     while len(texts) < count:
-        shuffled = [objects[i] for i in rng.permutation(len(objects))]
-        text = pick(rng, OPENINGS) + FORMS[turn % len(FORMS)](rng, shuffled, scene["size"])
+        form = FORMS[turn % len(FORMS)]
+        text = pick(rng, OPENINGS) + form(rng, shuffled(rng, objects), scene["size"])
         turn += 1
         if text not in texts:
             texts.append(text)

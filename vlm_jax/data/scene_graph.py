@@ -5,7 +5,8 @@ the right and y down. Each object lies wholly inside its own cell of a 3 x 3 gri
 different columns (rows) are beyond doubt left and right of (above and below) each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import product
 from math import cos, pi, sin
 from typing import Any, TypedDict, TypeVar
@@ -43,11 +44,15 @@ HELD_OUT = frozenset(
 RELATIONS = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 """Relation -> its opposite."""
 
+_SIDES: dict[str, Callable[[Sequence[float], Sequence[float]], bool]] = {
+    "left of": lambda a, b: a[2] <= b[0],
+    "right of": lambda a, b: a[0] >= b[2],
+    "above": lambda a, b: a[3] <= b[1],
+    "below": lambda a, b: a[1] >= b[3],
+}
+"""Relation -> whether it holds between two boxes."""
+
 ATTRIBUTES = ("size", "colour", "shape")
-_KEY_SETS = [
-    frozenset(key for key, keep in zip(ATTRIBUTES, kept, strict=True) if keep)
-    for kept in product((False, True), repeat=len(ATTRIBUTES))
-]
 
 GRID = 3
 MAX_OBJECTS = 6
@@ -94,7 +99,17 @@ OUTLINES = {
 
 def pick(rng: np.random.Generator, items: Sequence[Choice]) -> Choice:
     """One of the items, each equally likely."""
-    return items[int(rng.integers(len(items)))]
+    return items[int(rng.random() * len(items))]  # rng.integers takes several times longer
+
+
+def shuffled(rng: np.random.Generator, items: Iterable[Choice]) -> list[Choice]:
+    """The items in random order."""
+    return sorted(items, key=lambda _: rng.random())
+
+
+def _around(rng: np.random.Generator, most: float) -> float:
+    """A number in [-most, most]."""
+    return most * (2 * rng.random() - 1)
 
 
 def corners(thing: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -113,12 +128,13 @@ def sample_scene(
     held_out: True: at least one object has a pair of HELD_OUT; False: none has. No two objects
     agree in all of size, colour and shape.
     """
-    count = int(rng.integers(objects[0], objects[1] + 1))
+    count = pick(rng, range(objects[0], objects[1] + 1))
     kinds = _sample_kinds(rng, count, held_out)
-    cells = rng.permutation(GRID * GRID)[:count].tolist()
+    cells = shuffled(rng, range(GRID * GRID))[:count]
+    grey = 130 + _around(rng, 70)
     return {
         "size": size,
-        "background": (int(rng.integers(60, 200)) + rng.integers(-8, 9, 3)).tolist(),
+        "background": [round(grey + _around(rng, 8)) for _ in range(3)],
         "objects": [_place(rng, kind, cell, size) for kind, cell in zip(kinds, cells, strict=True)],
     }
 
@@ -150,13 +166,17 @@ def _place(
     word, colour, shape = kind
     low, high = RADII[word]
     radius = low + (high - low) * rng.random()
-    angle = _TILT * (2 * rng.random() - 1)
     reach = 0.5 / GRID - radius * _SPREAD
-    x, y = ((np.array([cell % GRID, cell // GRID]) + 0.5) / GRID).tolist()
-    x, y = x + reach * (2 * rng.random() - 1), y + reach * (2 * rng.random() - 1)
-    thing = {"shape": shape, "centre": [x * size, y * size], "radius": radius * size}
-    thing |= {"colour": colour, "size": word, "angle": angle}
-    thing["rgb"] = (np.array(COLOURS[colour]) + rng.integers(-10, 11, 3)).tolist()
+    x, y = ((i + 0.5) / GRID + _around(rng, reach) for i in (cell % GRID, cell // GRID))
+    thing = {
+        "shape": shape,
+        "colour": colour,
+        "size": word,
+        "centre": [x * size, y * size],
+        "radius": radius * size,
+        "angle": _around(rng, _TILT),
+        "rgb": [value + round(_around(rng, 10)) for value in COLOURS[colour]],
+    }
     return thing | {"box": _box(thing)}  # pyright: ignore[reportReturnType]
 
 
@@ -170,23 +190,9 @@ def _box(thing: Mapping[str, Any]) -> list[float]:
     return [round(value, 2) for value in (min(across), min(down), max(across), max(down))]
 
 
-def related(
-    first: Mapping[str, Any], relation: str, second: Mapping[str, Any], wholly: bool = True
-) -> bool:
-    """Whether the first object is on that side of the second: its whole box, or its centre."""
-    a, b = (thing["box"] if wholly else thing["centre"] * 2 for thing in (first, second))
-    sides = {
-        "left of": a[2] <= b[0],
-        "right of": a[0] >= b[2],
-        "above": a[3] <= b[1],
-        "below": a[1] >= b[3],
-    }
-    return sides[relation]
-
-
-def matching(objects: Sequence[SceneObject], attributes: Mapping[str, str]) -> list[SceneObject]:
-    """The objects that have all of the attributes, given as {"colour": "red", ...}."""
-    return [o for o in objects if all(o[key] == value for key, value in attributes.items())]
+def related(first: Mapping[str, Any], relation: str, second: Mapping[str, Any]) -> bool:
+    """Whether the whole box of the first object is on that side of the second's."""
+    return _SIDES[relation](first["box"], second["box"])
 
 
 def noun(attributes: Mapping[str, str], plural: bool = False) -> str:
@@ -201,13 +207,21 @@ def references(
     objects: Sequence[SceneObject], target: SceneObject, hide: str | None = None
 ) -> list[str]:
     """The noun phrases that fit the target and no other object, without the attribute to hide."""
-    shared = [
-        {key for key in ATTRIBUTES if other[key] == target[key]}
-        for other in objects
-        if other is not target
-    ]
-    return [
-        noun({key: target[key] for key in keys})
-        for keys in _KEY_SETS
-        if hide not in keys and not any(keys <= agreeing for agreeing in shared)
-    ]
+    fitting = _phrases(target["size"], target["colour"], target["shape"])
+    for other in objects:
+        if other is not target:
+            words = {other[key] for key in ATTRIBUTES}
+            fitting = [(named, phrase) for named, phrase in fitting if not named <= words]
+    hidden = target[hide] if hide else None
+    return [phrase for named, phrase in fitting if hidden not in named]
+
+
+@cache
+def _phrases(size: str, colour: str, shape: str) -> list[tuple[frozenset[str], str]]:
+    """Every noun phrase of an object, with the words of the attributes that it names."""
+    words = (size, colour, shape)
+    found = []
+    for kept in product((False, True), repeat=len(words)):
+        named = {k: word for k, word, keep in zip(ATTRIBUTES, words, kept, strict=True) if keep}
+        found.append((frozenset(named.values()), noun(named)))
+    return found

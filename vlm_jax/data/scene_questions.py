@@ -18,11 +18,11 @@ from vlm_jax.data.scene_graph import (
     RELATIONS,
     SHAPES,
     SceneObject,
-    matching,
     noun,
     pick,
     references,
     related,
+    shuffled,
 )
 from vlm_jax.data.schema import Question
 
@@ -40,12 +40,10 @@ def _asks_attribute(key: str) -> Callable[[np.random.Generator, Sequence[SceneOb
     """The family "what colour is the circle" for one attribute."""
 
     def ask(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Asked:
-        named = [(thing, references(objects, thing, hide=key)) for thing in objects]
-        named = [(thing, phrases) for thing, phrases in named if phrases]
-        if not named:
-            return None
-        thing, phrases = pick(rng, named)
-        return f"what {key} is the {pick(rng, phrases)}", thing[key]
+        for thing in shuffled(rng, objects):
+            if phrases := references(objects, thing, hide=key):
+                return f"what {key} is the {pick(rng, phrases)}", thing[key]
+        return None
 
     return ask
 
@@ -57,12 +55,17 @@ def _count(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Asked:
     """
     by_count: dict[int, list[dict[str, str]]] = {len(objects): [{}]}
     for key in VALUES:
-        for value in VALUES[key]:
-            amount = len(matching(objects, {key: value}))
+        for value, amount in _amounts(objects, key).items():
             by_count.setdefault(amount, []).append({key: value})
     amounts = [n for n in sorted(by_count) if n or rng.random() < 0.5]
     amount = pick(rng, amounts)
     return f"how many {noun(pick(rng, by_count[amount]), plural=True)} are there", NUMBERS[amount]
+
+
+def _amounts(objects: Sequence[SceneObject], key: str) -> dict[str, int]:
+    """How many objects have each value of an attribute."""
+    shown = [thing[key] for thing in objects]
+    return {value: shown.count(value) for value in VALUES[key]}
 
 
 EXISTENCE_KEYS = (("colour", "shape"), ("colour", "shape"), ("size", "shape"), ("colour",))
@@ -91,41 +94,40 @@ def _absent(
     Hardest: each of them is in the scene; next: one is; last: none is. A held-out pair is named
     only in scenes that show one.
     """
-    shows_held_out = any((o["colour"], o["shape"]) in HELD_OUT for o in objects)
-    tiers: dict[int, list[dict[str, str]]] = {}
+    present = {tuple(thing[key] for key in keys) for thing in objects}
+    barred = present if present & HELD_OUT else present | HELD_OUT
+    words = {word for values in present for word in values}
+    tiers: dict[int, list[tuple[str, ...]]] = {}
     for values in product(*(VALUES[key] for key in keys)):
-        attributes = dict(zip(keys, values, strict=True))
-        if matching(objects, attributes) or (values in HELD_OUT and not shows_held_out):
-            continue
-        seen = sum(bool(matching(objects, {key: attributes[key]})) for key in keys)
-        tiers.setdefault(seen, []).append(attributes)
-    return pick(rng, tiers[max(tiers)])
+        if values not in barred:
+            tiers.setdefault(len(words.intersection(values)), []).append(values)
+    return dict(zip(keys, pick(rng, tiers[max(tiers)]), strict=True))
 
 
 def _relate(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Asked:
     """Such as "is the circle above the blue square", yes and no by a coin; no: it is below."""
-    named = [(thing, references(objects, thing)) for thing in objects]
-    if len(named) < 2:
+    if len(objects) < 2:
         return None
-    (first, names), (second, others) = (named[i] for i in rng.permutation(len(named))[:2])
+    first, second = shuffled(rng, objects)[:2]
     true = pick(rng, [relation for relation in RELATIONS if related(first, relation, second)])
     yes = rng.random() < 0.5
     relation = true if yes else RELATIONS[true]
-    question = f"is the {pick(rng, names)} {relation} the {pick(rng, others)}"
-    return question, "yes" if yes else "no"
+    names = [pick(rng, references(objects, thing)) for thing in (first, second)]
+    return f"is the {names[0]} {relation} the {names[1]}", "yes" if yes else "no"
 
 
 def _locate(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Asked:
     """Such as "what colour is the object above the circle", where just one object is above it."""
-    found = []
-    for target, relation in product(objects, RELATIONS):
-        others = [thing for thing in objects if thing is not target]
-        there = [thing for thing in others if related(thing, relation, target, wholly=False)]
-        if len(there) == 1 and related(there[0], relation, target):
-            found.append((there[0], relation, target))
+    across, down = (sorted(objects, key=lambda thing: thing["centre"][i]) for i in (0, 1))
+    ends = {"left of": across, "right of": across[::-1], "above": down, "below": down[::-1]}
+    found = [
+        (relation, ordered[0], ordered[1])
+        for relation, ordered in ends.items()
+        if len(ordered) > 1 and related(ordered[0], relation, ordered[1])
+    ]
     if not found:
         return None
-    thing, relation, target = pick(rng, found)
+    relation, thing, target = pick(rng, found)
     key = pick(rng, ("colour", "shape"))
     phrase = pick(rng, references(objects, target))
     return f"what {key} is the object {relation} the {phrase}", thing[key]
@@ -134,7 +136,7 @@ def _locate(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Asked:
 def _compare(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Asked:
     """Such as "are there more circles than squares", for kinds whose numbers differ."""
     key = pick(rng, tuple(VALUES))
-    amounts = {value: len(matching(objects, {key: value})) for value in VALUES[key]}
+    amounts = _amounts(objects, key)
     unequal = [(a, b) for a, b in permutations(VALUES[key], 2) if amounts[a] != amounts[b]]
     if not unequal:
         return None
@@ -165,7 +167,7 @@ def questions(
     rng: np.random.Generator, objects: Sequence[SceneObject], count: int
 ) -> list[Question]:
     """That many different questions (at most MAX_QUESTIONS), families taking turns at random."""
-    order = [list(FAMILIES)[i] for i in rng.permutation(len(FAMILIES))]
+    order = shuffled(rng, FAMILIES)
     asked: dict[str, Question] = {}
     turn = 0
     while len(asked) < count:

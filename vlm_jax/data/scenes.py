@@ -138,9 +138,11 @@ def render(scene: Mapping[str, Any], seed: int | tuple[int, ...]) -> np.ndarray:
 def _draw(draw: ImageDraw.ImageDraw, thing: Mapping[str, Any], scale: int) -> None:
     """Paints one object on a canvas that is `scale` times larger than the scene."""
     colour = tuple(thing["rgb"])
-    box = [value * scale for value in thing["box"]]
+    x0, y0, x1, y1 = (value * scale for value in thing["box"])
+    box = (x0, y0, x1 - 1, y1 - 1)  # Pillow names the pixels, of which it also paints the last
     if thing["shape"] in OUTLINES:
-        draw.polygon([(x * scale, y * scale) for x, y in corners(thing)], fill=colour)
+        points = [(x * scale - 0.5, y * scale - 0.5) for x, y in corners(thing)]
+        draw.polygon(points, fill=colour)
     elif thing["shape"] == "ring":
         draw.ellipse(box, outline=colour, width=round(0.45 * thing["radius"] * scale))
     else:

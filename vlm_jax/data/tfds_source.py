@@ -65,8 +65,8 @@ class Tfds:
         self._records, features = _open(dataset, split, data_dir)
         for key, path in self._fields.items():
             _check_feature(features, path, f"{self.name}, {key}")
-        label = features.get(self._fields.get("label", ""))
-        self._label_names = getattr(label, "names", None)
+        path = self._fields.get("label")
+        self._label_names = getattr(features[path], "names", None) if path in features else None
 
     def __len__(self) -> int:
         return len(self._records)

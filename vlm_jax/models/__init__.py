@@ -52,7 +52,7 @@ def build(config: Mapping[str, Any]) -> VisionLanguageModel:
     for name, head in HEADS.items():
         if name in given:
             parts[f"{name}_head"] = kwargs.call(head, given[name], f"config.model.{name}")
-    parts |= {key: tuple(given[key]) for key in fields if key in given}
+    parts |= {key: tuple(map(float, given[key])) for key in fields if key in given}
     return VisionLanguageModel(**parts)
 
 

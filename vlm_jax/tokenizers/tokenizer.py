@@ -7,7 +7,6 @@ end-of-sequence token, id 0 is padding, and a tokenizer is one JSON file.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +85,7 @@ class Tokenizer:
         """
         return self._model.id_to_token(index)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes one JSON file, whole or not at all. The same tokenizer always gives the same
         bytes.
         """
@@ -99,7 +98,7 @@ class Tokenizer:
         atomic_write_text(path, json.dumps(content, ensure_ascii=False))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], roles: Mapping[str, str] | None = None) -> Self:
+    def load(cls, path: str | Path, roles: Mapping[str, str] | None = None) -> Self:
         """Reads a file written by `save`, or anyone's tokenizer.json. roles: as for the
         constructor.
 

@@ -42,10 +42,7 @@ def word(texts: Texts, *, min_count: int = 1, size: int | None = None) -> Tokeni
     model.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     model.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
     model.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    counts: Counter[str] = Counter()
-    for text in texts():
-        normal = model.normalizer.normalize_str(text)
-        counts.update(piece for piece, _ in model.pre_tokenizer.pre_tokenize_str(normal))
+    counts = _pieces(model, texts)
     frequent = sorted(counts, key=lambda entry: (-counts[entry], entry))
     words = [entry for entry in frequent if counts[entry] >= min_count]
     if size is not None:
@@ -96,21 +93,40 @@ def wordpiece(
     """WordPiece as in BERT: words split into known pieces; a word with an unseen character is
     unknown.
 
-    size: at most so many ids. min_count: rarer pairs are not merged. lower: also strips accents, as
-    BERT does.
+    size: at most so many ids; it must hold the letters of the texts. min_count: rarer pairs are not
+    merged. lower: also strips accents, as BERT does.
     """
-    model = Model(models.WordPiece(unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
+    model = _wordpiece({}, lower)
+    pieces = _pieces(model, texts)
+    letters = {letter for piece in pieces for letter in piece}
+    letters |= {f"##{letter}" for piece in pieces for letter in piece[1:]}
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=_checked(size, least=len(SPECIALS) + len(letters)),
+        min_frequency=min_count,
+        # Letters too, or the trainer numbers them by hash seed, and breaks ties by number.
+        special_tokens=[*SPECIALS, *sorted(letters)],
+        show_progress=False,
+    )
+    model.train_from_iterator(texts(), trainer)
+    return _finished(_wordpiece(model.get_vocab(), lower))
+
+
+def _wordpiece(vocabulary: dict[str, int], lower: bool) -> Model:
+    """A WordPiece model without special tokens."""
+    model = Model(models.WordPiece(vocabulary, unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
     model.normalizer = normalizers.BertNormalizer(lowercase=lower)
     model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     model.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=_checked(size, len(SPECIALS) + 1),
-        min_frequency=min_count,
-        special_tokens=list(SPECIALS),
-        show_progress=False,
-    )
-    model.train_from_iterator(_not_empty(texts), trainer)
-    return _finished(model)
+    return model
+
+
+def _pieces(model: Model, texts: Texts) -> Counter[str]:
+    """How often each word or mark of the texts occurs, after the model's normalisation."""
+    counts: Counter[str] = Counter()
+    for text in _not_empty(texts):
+        normal = model.normalizer.normalize_str(text)
+        counts.update(piece for piece, _ in model.pre_tokenizer.pre_tokenize_str(normal))
+    return counts
 
 
 def _finished(model: Model) -> Tokenizer:

@@ -25,8 +25,9 @@ def build(name: str, folder: str, data_dir: str) -> Path:
     the returned folder to build anew. Raises DataError if something is missing in the folder.
     """
     source = Path(folder).expanduser().resolve()
-    if not source.is_dir():
-        raise DataError(f"{source} is not a folder; {BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    if not source.is_dir() or not any(source.iterdir()):
+        fault = "is empty" if source.is_dir() else "is not a folder"
+        raise DataError(f"{source} {fault}; {BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS}")
     builder = BUILDERS[name](data_dir=str(Path(data_dir).expanduser()), file_format="array_record")
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=str(source))

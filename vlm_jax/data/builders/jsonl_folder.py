@@ -2,6 +2,7 @@
 fast to read.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from vlm_jax.data.schema import DataError
 
 
 class JsonlFolder(tfds.core.GeneratorBasedBuilder):
-    """One split per sub-folder that holds a data.jsonl, named like it; or split "all" of the
-    folder.
+    """Split "train" of a folder that holds a data.jsonl; or a split per sub-folder that does.
 
-    Every line becomes a record. Raises DataError for a bad line, naming it.
+    Such a split is named like its sub-folder. Every line becomes a record. Raises DataError for a
+    bad line, naming it, and for a sub-folder that no split can be named like.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -35,10 +36,13 @@ class JsonlFolder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         folder = Path(dl_manager.manual_dir)
         if (folder / FILE).is_file():
-            return {"all": self._generate_examples(folder)}
+            return {"train": self._generate_examples(folder)}
         parts = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
         if not parts:
             raise DataError(f"{folder}: nothing to build. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+        for part in parts:
+            if part.name == "all" or not re.fullmatch(r"\w+", part.name):  # tfds cannot read these
+                raise DataError(f"{part}: rename it; letters, digits and _ name a split, not 'all'")
         return {part.name: self._generate_examples(part) for part in parts}
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from vlm_jax.data.builders import records
+from vlm_jax.data.schema import DataError
 
 _PARTS = {"train": "train2014", "validation": "val2014"}
 
@@ -53,6 +54,8 @@ From https://visualqa.org/download.html and https://cocodataset.org/#download, i
         annotations = {row["question_id"]: row for row in _read(path)["annotations"]}
         questions = defaultdict(list)
         for row in _read(folder / _questions_file(part))["questions"]:
+            if row["question_id"] not in annotations:
+                raise DataError(f"{path} has no answers to question {row['question_id']}")
             questions[row["image_id"]].append(_question(row, annotations[row["question_id"]]))
         for image, asked in questions.items():
             file = folder / part / f"COCO_{part}_{image:012d}.jpg"

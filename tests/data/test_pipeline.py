@@ -1,0 +1,193 @@
+"""Batches depend on seed and position alone, and evaluation shows every example exactly once."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from vlm_jax.data.augment import Augment
+from vlm_jax.data.pipeline import ImageReader, Loader, eval_batches, mirrored, stack, train_batches
+from vlm_jax.data.schema import DataError
+
+N, SIDE = 11, 4
+
+
+class Source(list):
+    """Examples whose pixels, all of one value, say their position; those in `broken` have none."""
+
+    name = "numbers"
+
+    def __init__(self, count=N, broken=()):
+        pixels = lambda i: np.full((SIDE, SIDE, 3), i, np.uint8)
+        super().__init__(
+            {
+                "id": str(i),
+                "image": b"no image" if i in broken else pixels(i),
+                "captions": [f"number {i}"],
+                "questions": [],
+            }
+            for i in range(count)
+        )
+
+
+def preprocess(example, rng):
+    """The example's number, and a number drawn by chance."""
+    draw = -1 if rng is None else rng.integers(1 << 30)
+    return {"number": np.int32(example["id"]), "draw": np.int32(draw)}
+
+
+def loader(source=None, **options):
+    return Loader(source or Source(), ImageReader(SIDE), {"task": preprocess}, **options)
+
+
+def take(batches, count):
+    return list(itertools.islice(iter(batches), count))
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        same(a[key], b[key]) if isinstance(a[key], dict) else np.testing.assert_array_equal(
+            a[key], b[key]
+        )
+
+
+def stream(**changes):
+    return train_batches(loader(), **(dict(batch_size=4, seed=3) | changes))
+
+
+def test_a_training_batch_has_the_documented_shapes():
+    batch = take(stream(), 1)[0]
+    assert batch["image"].shape == (4, SIDE, SIDE, 3) and batch["image"].dtype == np.uint8
+    assert batch["index"].dtype == np.int32 and batch["index"].shape == (4,)
+    np.testing.assert_array_equal(batch["task"]["number"], batch["index"])
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
+
+
+def test_every_epoch_shows_all_examples_once_in_another_order():
+    shown = np.concatenate([b["index"] for b in take(stream(), 9)])[: 3 * N].reshape(3, N)
+    for epoch in shown:
+        assert sorted(epoch) == list(range(N))
+    assert len({tuple(epoch) for epoch in shown}) == 3
+    assert list(shown[0]) != list(range(N))
+
+
+def test_an_example_meets_another_chance_in_every_epoch():
+    batches = take(stream(), 3 * N // 4 + 1)
+    index = np.concatenate([b["index"] for b in batches])
+    draws = np.concatenate([b["task"]["draw"] for b in batches])
+    assert len(set(draws)) == len(draws)
+    assert len(set(draws[index == index[0]])) >= 3
+
+
+def test_the_seed_chooses_order_and_chance():
+    a, b = take(stream(seed=1), 1)[0], take(stream(seed=2), 1)[0]
+    assert list(a["task"]["draw"]) != list(b["task"]["draw"])
+
+
+@pytest.mark.parametrize("changes", [dict(threads=1), dict(threads=4, prefetch=1)])
+def test_threads_do_not_change_the_stream(changes):
+    for a, b in zip(take(stream(), 5), take(stream(**changes), 5), strict=True):
+        same(a, b)
+
+
+def test_processes_share_each_global_batch():
+    shares = [take(stream(process=p, processes=4), 4) for p in range(4)]
+    for step, whole in enumerate(take(stream(), 4)):
+        parts = [share[step] for share in shares]
+        assert all(len(part["index"]) == 1 for part in parts)
+        same(whole, stack([{k: rows(v) for k, v in part.items()} for part in parts]))
+
+
+def rows(value):
+    """The only row of a batch of one."""
+    return {k: rows(v) for k, v in value.items()} if isinstance(value, dict) else value[0]
+
+
+def test_a_stream_goes_on_from_its_state_in_the_middle_of_an_epoch():
+    iterator = iter(stream())
+    take(iterator, 4)
+    state, expected = iterator.get_state(), take(iterator, 3)
+    again = iter(stream())
+    again.set_state(state)
+    for a, b in zip(expected, take(again, 3), strict=True):
+        same(a, b)
+
+
+def test_broken_examples_are_replaced_by_the_next_and_counted():
+    broken = loader(Source(broken=(2, 3)))
+    index = np.concatenate(
+        [b["index"] for b in take(train_batches(broken, batch_size=N, seed=0), 1)]
+    )
+    assert sorted(index) == sorted([0, 1, 4, 4, 4, *range(5, N)])
+    assert broken.skipped.count >= 3
+    assert "numbers, example" in broken.skipped.reasons[0]
+
+
+def test_broken_examples_stop_the_run_if_asked_to():
+    with pytest.raises(DataError, match="numbers, example 2: "):
+        loader(Source(broken=(2,)), on_error="raise")(2)
+
+
+def test_a_source_of_broken_examples_is_an_error_and_no_endless_search():
+    with pytest.raises(DataError, match="3 examples in a row cannot be used.*example 1"):
+        loader(Source(3, broken=range(3)))(1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, N, 2 * N])
+def test_evaluation_shows_every_example_exactly_once(batch_size):
+    batches = list(eval_batches(loader(), batch_size=batch_size))
+    assert {len(batch["index"]) for batch in batches} == {batch_size}
+    index = np.concatenate([batch["index"][batch["valid"]] for batch in batches])
+    assert index.tolist() == list(range(N))
+    assert all((batch["task"]["draw"] == -1).all() for batch in batches)
+
+
+def test_processes_evaluate_disjoint_shares_in_equally_many_batches():
+    shares = [list(eval_batches(loader(), batch_size=4, process=p, processes=2)) for p in range(2)]
+    assert len(shares[0]) == len(shares[1]) == 3
+    index = [[i for b in share for i in b["index"][b["valid"]]] for share in shares]
+    assert not set(index[0]) & set(index[1])
+    assert sorted(index[0] + index[1]) == list(range(N))
+
+
+def test_broken_examples_are_not_valid_in_evaluation_even_the_first():
+    broken = loader(Source(broken=(0, 5)))
+    batches = list(eval_batches(broken, batch_size=4))
+    index = np.concatenate([batch["index"][batch["valid"]] for batch in batches])
+    assert index.tolist() == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert broken.skipped.count == 2
+
+
+def test_augmentation_is_for_training_only():
+    read = ImageReader(SIDE, augment=Augment(flip="swap_words"))
+    pixels = np.arange(SIDE * SIDE * 3, dtype=np.uint8).reshape(SIDE, SIDE, 3)
+    image, flipped = read(pixels, None)
+    np.testing.assert_array_equal(image, pixels)
+    assert not flipped
+
+
+def test_features_computed_beforehand_pass_unchanged():
+    features = np.ones((5, 2), np.float32)
+    image, flipped = ImageReader(SIDE)(features, np.random.default_rng(0))
+    assert image is features and not flipped
+
+
+def test_texts_follow_a_mirrored_picture():
+    example = {
+        "id": "a",
+        "image": np.zeros((SIDE, SIDE, 3), np.uint8),
+        "captions": ["a dog left of a cat", "nothing"],
+        "questions": [{"question": "what is right of it", "answers": ["left", "cat"], "type": "t"}],
+    }
+    found = mirrored(example)
+    assert found["captions"] == ["a dog right of a cat", "nothing"]
+    assert found["questions"] == [
+        {"question": "what is left of it", "answers": ["right", "cat"], "type": "t"}
+    ]
+    assert example["captions"][0] == "a dog left of a cat"
+
+
+def test_stack_names_the_key_whose_shapes_differ():
+    with pytest.raises(ValueError, match=r"cannot stack 'x'.*\(1,\), \(2,\)"):
+        stack([{"t": {"x": np.zeros(1)}}, {"t": {"x": np.zeros(2)}}])

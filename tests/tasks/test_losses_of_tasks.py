@@ -1,0 +1,47 @@
+"""How tasks combine the losses."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax import losses
+from vlm_jax.tasks import TASKS
+from vlm_jax.tokenizers import make_tokenizer
+
+TOKENIZER = make_tokenizer({"name": "word"}, lambda: ["a red dog"])
+RNG = np.random.default_rng(0)
+WORDS = jnp.asarray(RNG.normal(size=(2, 3, 8)), jnp.float32)
+TEXT = {
+    "targets": jnp.array([[1, 2, 3], [4, 5, 0]], jnp.int32),
+    "targets_mask": jnp.array([[False, True, True], [True, False, False]]),
+}
+
+
+@pytest.mark.parametrize("name", ["captioning", "vqa_generation"])
+def test_written_text_costs_the_mean_of_its_tokens(name):
+    task = TASKS[name](TOKENIZER, label_smoothing=0.1)
+    expected = losses.masked_cross_entropy(WORDS, *TEXT.values(), label_smoothing=0.1)
+    np.testing.assert_array_equal(task.loss({"logits": WORDS}, TEXT), expected)
+
+
+def test_words_of_a_wrong_image_do_not_count_and_matching_always_does():
+    task = TASKS["masked_pretraining"](TOKENIZER, match_weight=2.0)
+    match = jnp.array([[0.0, 1.0], [0.5, -0.5]])
+    batch = TEXT | {"matched": jnp.array([True, False])}
+    words = losses.masked_cross_entropy(WORDS, *TEXT.values())
+    right = losses.softmax_cross_entropy(match, jnp.array([1, 0], jnp.int32))
+    expected = [words[0] + 2 * right[0], 2 * right[1]]
+    found = task.loss({"word_logits": WORDS, "match_logits": match}, batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_retrieval_chooses_its_loss_and_asks_for_the_bias_it_needs():
+    vectors = jnp.eye(2, 4)
+    outputs = {"image_embeds": vectors, "text_embeds": vectors, "scale": jnp.float32(3.0)}
+    softmax, sigmoid = (TASKS["retrieval"](TOKENIZER, loss_name=n) for n in ("softmax", "sigmoid"))
+    np.testing.assert_allclose(softmax.loss(outputs, {}), np.log1p(np.exp(-3.0)), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"needs config\.model\.contrast\.bias"):
+        sigmoid.loss(outputs, {})
+    expected = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
+    biased = sigmoid.loss(outputs | {"bias": jnp.float32(-1.0)}, {})
+    np.testing.assert_allclose(biased, expected, rtol=1e-5)
