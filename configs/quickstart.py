@@ -22,18 +22,18 @@ def get_config(arg=None):
     block = dict(heads=4, mlp_width=2 * width)
     config.model = dict(
         vision=common.small_vit(width),
-        text=dict(name="transformer", vocab=vocab, width=width, layers=2, max_length=48, **block),
+        text=dict(name="transformer", vocab=vocab, width=width, layers=2, max_length=32, **block),
         fusion=dict(name="attention", layers=2, **block),
         decoder=dict(
-            name="cross_attention", vocab=vocab, width=width, layers=2, max_length=48, **block
+            name="cross_attention", vocab=vocab, width=width, layers=2, max_length=32, **block
         ),
         contrast=dict(size=width),
         classify=dict(hidden=width),
     )
     config.tasks = dict(
-        captioning=dict(length=40),
-        vqa=dict(answers=scenes.answers()),
-        retrieval=dict(length=40, weight=0.5),
+        captioning=dict(length=30),
+        vqa=dict(answers=scenes.answers(), length=16),
+        retrieval=dict(length=30, weight=0.5),
     )
     config.data = dict(
         train=common.scenes("train"),

@@ -176,7 +176,7 @@ def parts_share_traces():
 
 
 def build(cell):
-    """(update, function that makes the state before it, batch) of a cell."""
+    """(update, shapes of the state before it, batch) of a cell."""
     data = source(cell[0])
     setup = experiment.build(
         dict(
@@ -192,13 +192,13 @@ def build(cell):
     batch = stack([{"image": e["image"], "task": task.preprocess(e, rng)} for e in data])
     optimizer = optax.sgd(0.1)
 
-    def state():
-        made = step.initial_state(setup, batch, seed=0)
-        return made | {"optimizer": optimizer.init(made["params"])}
+    def init():
+        state = step.initial_state(setup, batch, seed=0)
+        return state | {"optimizer": optimizer.init(state["params"])}
 
-    frozen = jax.tree.map(lambda x: False, jax.eval_shape(state)["params"])
-    update = step.make_update(setup, optimizer, frozen)
-    return update, state, jax.tree.map(jnp.asarray, batch)
+    before = jax.eval_shape(init)
+    update = step.make_update(setup, optimizer, jax.tree.map(lambda x: False, before["params"]))
+    return update, before, jax.tree.map(jnp.asarray, batch)
 
 
 def parts_of(params) -> set[str]:
@@ -238,8 +238,7 @@ def test_every_valid_cell_takes_a_step(vision):
     """Traced: parameters, statistics and optimizer state keep their shapes and dtypes."""
     described = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     for cell in (cell for cell in DISTINCT if cell[0] == vision):
-        update, state, batch = build(cell)
-        before = jax.eval_shape(state)
+        update, before, batch = build(cell)
         after, losses = jax.eval_shape(update, before, batch)
         assert described(after) == described(before), cell
         assert (losses["loss"].shape, losses["loss"].dtype) == ((), jnp.float32), cell
@@ -271,8 +270,7 @@ QUICK_TO_COMPILE = {
 @pytest.mark.parametrize("cell", covering(DISTINCT), ids=", ".join)
 def test_a_step_trains_every_part_that_the_objective_uses(cell):
     """Run, in cells in which every part and objective occurs, from parameters full of noise."""
-    update, state, batch = build(cell)
-    shapes = jax.eval_shape(state)
+    update, shapes, batch = build(cell)
     before = {
         "step": jnp.int32(0),
         "key": jax.random.key(0),

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 74, 26, 12, 42
+WIDTH, HEIGHT = 480, 270
+LEFT, RIGHT, TOP, BOTTOM = 84, 30, 12, 48
 """Margins around the plotting area, in the units of WIDTH and HEIGHT."""
 
 LOG_RATIO = 25.0
@@ -173,7 +173,7 @@ def _marks(low: float, high: float, count: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
 
 
 def _log_marks(low: float, high: float) -> list[float]:
@@ -185,9 +185,9 @@ def _log_marks(low: float, high: float) -> list[float]:
 
 
 def _short(value: float) -> str:
-    """A tick's label: 0.05, 2,000, 250k, 1e-05."""
+    """A tick's label: 0.05, 2,000, 250k, 1e-5."""
     if abs(value) >= 10_000:
         return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
     if value and abs(value) < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-")
+        return f"{value:g}".replace("e-0", "e-")
     return f"{value:,.10g}"

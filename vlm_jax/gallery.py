@@ -33,8 +33,9 @@ Examples = Mapping[str, Mapping[str, Any]]
 
 
 class Gallery(NamedTuple):
-    """The pictures of one evaluation. kind: a key of KINDS, None if there is nothing to show. total:
-    number of predictions. note: what is missing, in a sentence, or empty.
+    """The pictures of one evaluation. kind: a key of KINDS, None if there is nothing to show.
+
+    total: number of predictions. note: what is missing, in a sentence, or empty.
     """
 
     name: str
@@ -115,7 +116,7 @@ def _image_id(row: Row) -> str:
     return row["id"].rpartition("/")[0] if "answer" in row else row["id"]
 
 
-# --- which predictions are shown: groups of rows, one group per card --------------------------------
+# --- which predictions are shown: groups of rows, one group per card ------------------------------
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
     """At most `count` items, evenly spaced."""
     count = min(count, len(items))

@@ -1,4 +1,4 @@
-"""The page at the end of a run: scores beside baselines, what the model says about pictures, curves.
+"""The page at the end of a run: scores beside baselines, pictures with what the model says, curves.
 
 Made from the workdir alone, one self-contained HTML file for light and dark screens. What a run
 does not have (yet), the page says is missing.

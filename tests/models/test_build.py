@@ -1,4 +1,4 @@
-"""From a config to a model: names, keys and heads. Which parts go together: tests/test_matrix.py."""
+"""From a config to a model. Which parts go together is the subject of tests/test_matrix.py."""
 
 import jax
 import jax.numpy as jnp

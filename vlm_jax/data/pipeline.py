@@ -141,7 +141,8 @@ def train_batches(
 
     def batch(step: int) -> dict[str, Any]:
         first = int(step) * batch_size + process * share
-        return stack([stream[first + row] for row in range(share)])
+        rows: list[Any] = [stream[first + row] for row in range(share)]
+        return stack(rows)
 
     steps = grain.MapDataset.range(2**31 - 1).map(batch)
     return steps.to_iter_dataset(

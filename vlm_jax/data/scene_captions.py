@@ -87,11 +87,14 @@ def _groups(rng: np.random.Generator, objects: Sequence[SceneObject], side: int)
 
 
 def _places(rng: np.random.Generator, objects: Sequence[SceneObject], side: int) -> str:
-    """Such as "a red circle at the top left and a blue square in the middle"."""
-    parts = []
-    for thing in objects:
+    """Such as "a red circle at the top left and a blue square in the middle".
+
+    Of more than two objects only the first is placed, which keeps captions of four below 30 words.
+    """
+    parts = [_named(rng, thing) for thing in objects]
+    for i, thing in enumerate(objects[: 1 if len(objects) > 2 else 2]):
         column, row = (int(GRID * value / side) for value in thing["centre"])
-        parts.append(f"{_named(rng, thing)} {PLACES[row][column]}")
+        parts[i] += f" {PLACES[row][column]}"
     return " and ".join(parts)
 
 

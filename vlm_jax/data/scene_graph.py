@@ -26,7 +26,7 @@ COLOURS = {
 """Name -> RGB. The nearest two are 86 apart in RGB distance; backgrounds are grey."""
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-RADII = {"small": (0.060, 0.074), "large": (0.118, 0.136)}
+RADII = {"small": (0.070, 0.080), "large": (0.120, 0.136)}
 """Size word -> range of the radius, in image sides."""
 
 HELD_OUT = frozenset(

@@ -7,6 +7,7 @@ and all are deterministic: the same texts in the same order give the same file.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from tokenizers import (
     Regex,
@@ -113,7 +114,8 @@ def wordpiece(
 
 def _wordpiece(vocabulary: dict[str, int], lower: bool) -> Model:
     """A WordPiece model without special tokens."""
-    model = Model(models.WordPiece(vocabulary, unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
+    pieces: Any = models.WordPiece  # its stub knows no arguments
+    model = Model(pieces(vocabulary, unk_token="[UNK]"))
     model.normalizer = normalizers.BertNormalizer(lowercase=lower)
     model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     model.decoder = decoders.WordPiece(prefix="##", cleanup=True)
