@@ -50,7 +50,7 @@ def test_long_series_are_thinned_and_smoothed_around_the_same_mean():
     series = Series("noise", range(1, 10_001), noise.tolist())
     (line,) = chart("a", "a", [series]).lines
     smooth, faint = points(line.points), points(line.faint)
-    assert len(smooth) == len(faint) == POINTS and not line.dots
+    assert POINTS / 2 < len(smooth) == len(faint) <= POINTS and not line.dots
     assert smooth[:, 1].std() < 0.5 * faint[:, 1].std()
     assert abs(smooth[:, 1].mean() - faint[:, 1].mean()) < 0.1 * faint[:, 1].std()
     (plain,) = chart("a", "a", [series], smooth=False).lines

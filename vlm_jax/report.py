@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, Any]:
     names = list(config.get("evals") or {})
     latest = {key: value for row in log for key, value in row.items() if value is not None}
     groups = tables.group_metrics(
-        {key: value for key, value in latest.items() if key.split("/")[0] in names}
+        {key: latest[key] for name in names for key in latest if key.startswith(f"{name}/")}
     )
     return {
         "title": folder.name,

@@ -23,7 +23,7 @@ COLOURS = {
     "purple": (130, 48, 160),
     "pink": (244, 140, 196),
 }
-"""Name -> RGB. The nearest two are 86 apart in RGB distance; backgrounds are grey."""
+"""Name -> RGB. The nearest two are 86 apart in RGB distance; backgrounds are light grey."""
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 RADII = {"small": (0.070, 0.080), "large": (0.120, 0.136)}
@@ -131,7 +131,7 @@ def sample_scene(
     count = pick(rng, range(objects[0], objects[1] + 1))
     kinds = _sample_kinds(rng, count, held_out)
     cells = shuffled(rng, range(GRID * GRID))[:count]
-    grey = 130 + _around(rng, 70)
+    grey = 226 + _around(rng, 16)  # light paper: every colour is darker than its ground
     return {
         "size": size,
         "background": [round(grey + _around(rng, 8)) for _ in range(3)],
