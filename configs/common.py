@@ -127,7 +127,9 @@ def small_vit(width: int) -> dict[str, Any]:
     (arXiv:2106.14881).
     """
     size = dict(width=width, layers=3, heads=4, mlp_width=2 * width, patch=8, image_size=64)
-    return dict(name="vit", stem="conv", class_token=False, pooling="mean") | size
+    return (
+        dict(name="vit", stem="conv", activation="relu", class_token=False, pooling="mean") | size
+    )
 
 
 IMAGENET_STATISTICS = dict(image_mean=(0.485, 0.456, 0.406), image_std=(0.229, 0.224, 0.225))

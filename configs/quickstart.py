@@ -13,11 +13,11 @@ from vlm_jax.data import scenes
 
 def get_config(arg=None):
     """Arguments: steps, width of every part, smoke."""
-    arg = common.parse_arg(arg, steps=1200, width=128, smoke=False)
+    arg = common.parse_arg(arg, steps=800, width=128, smoke=False)
     width, vocab = (32, 512) if arg.smoke else (arg.width, 512)
     config = ConfigDict()
     config.seed = 0
-    config.batch_size = 64
+    config.batch_size = 32
     config.total_steps = arg.steps
     block = dict(heads=4, mlp_width=2 * width)
     config.model = dict(
@@ -46,7 +46,7 @@ def get_config(arg=None):
         vqa=dict(task="vqa", data=test),
         retrieval=dict(task="retrieval", data=dict(test, length=256, captions=1)),
     )
-    config.optimizer = common.adamw(2e-3)
+    config.optimizer = common.adamw(1e-3)
     config.schedule = dict(name="cosine", warmup_steps=100)
     config.expected = {}
     return common.shrink(config) if arg.smoke else config

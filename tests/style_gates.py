@@ -32,6 +32,32 @@ UNTESTED = {
     "vlm_jax/tokenizers/__init__.py",
 }
 
+# Files that one test file covers together, because they keep one contract or are steps of one run.
+TESTED_TOGETHER = {
+    "vlm_jax/api.py": "tests/test_launch.py",
+    "vlm_jax/modes.py": "tests/test_launch.py",
+    "vlm_jax/evaluate.py": "tests/test_launch.py",
+    "vlm_jax/step.py": "tests/test_train.py",
+    "vlm_jax/decoders/cross_attention.py": "tests/decoders/test_contract.py",
+    "vlm_jax/encoders/image_features.py": "tests/encoders/test_vgg.py",
+    "vlm_jax/fusion/attention.py": "tests/fusion/test_contract.py",
+    "vlm_jax/fusion/coattention.py": "tests/fusion/test_contract.py",
+    "vlm_jax/fusion/concat.py": "tests/fusion/test_contract.py",
+    "vlm_jax/fusion/cross_modal.py": "tests/fusion/test_contract.py",
+    "vlm_jax/layers/cache.py": "tests/decoders/test_contract.py",
+    "vlm_jax/metrics/bleu.py": "tests/metrics/test_caption_scores.py",
+    "vlm_jax/metrics/captions.py": "tests/metrics/test_caption_scores.py",
+    "vlm_jax/metrics/cider.py": "tests/metrics/test_caption_scores.py",
+    "vlm_jax/metrics/corpus.py": "tests/metrics/test_caption_scores.py",
+    "vlm_jax/metrics/rouge.py": "tests/metrics/test_caption_scores.py",
+    "vlm_jax/models/heads.py": "tests/models/test_vision_language.py",
+    "vlm_jax/tasks/captioning.py": "tests/tasks/test_evaluate.py",
+    "vlm_jax/tasks/classification.py": "tests/tasks/test_evaluate.py",
+    "vlm_jax/tasks/masked_pretraining.py": "tests/tasks/test_evaluate.py",
+    "vlm_jax/tasks/retrieval.py": "tests/tasks/test_evaluate.py",
+    "vlm_jax/tasks/vqa.py": "tests/tasks/test_evaluate.py",
+}
+
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, full module name) of every absolute import, wherever it stands in the file."""
@@ -178,6 +204,8 @@ def sources() -> dict[str, str]:
 
 def mirror(path: str) -> str:
     """Where a file of the package has its tests: tests/x/test_y.py, test_x.py for __init__.py."""
+    if path in TESTED_TOGETHER:
+        return TESTED_TOGETHER[path]
     *folders, name = path.removeprefix("vlm_jax/").removesuffix(".py").split("/")
     stem = folders[-1] if name == "__init__" and folders else name
     return "/".join(["tests", *folders, f"test_{stem}.py"])

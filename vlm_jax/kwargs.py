@@ -51,6 +51,11 @@ def check_keys(config: Iterable[str], valid: Iterable[str], where: str) -> None:
             )
 
 
+def _frozen(value: Any) -> Any:
+    """Lists, and lists in lists, as tuples."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
 def call(function: Callable, config: Config, where: str, **extra: Any) -> Any:
     """`function(**config, **extra)`, with errors that speak of the config.
 

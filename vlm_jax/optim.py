@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules and weight averages, from config dictionaries.
 
-    schedule = make_schedule(config.schedule, total_steps=..., batch_size=...,
-    examples_per_epoch=...) optimizer = make_optimizer(config.optimizer, schedule, params)
+    schedule = make_schedule(config.schedule, total_steps=..., batch_size=...)
+    optimizer = make_optimizer(config.optimizer, schedule, params)
 
 Gradient accumulation is not here: the train step scans over micro-batches and hands over one
 averaged gradient, so that the step count, the schedule and the optimizer state never see

@@ -1,11 +1,12 @@
 """The device mesh, and where batches and states live on it. One CPU, eight fake CPUs and a pod
 share this path.
 
-    mesh = make_mesh(config.mesh) with jax.set_mesh(mesh):  # never `with mesh:`, under which Flax's
-    sharding constraints silently do nothing
+    mesh = make_mesh(config.mesh)
+    with jax.set_mesh(mesh):
         state = jax.jit(init, out_shardings=state_shardings(mesh, jax.eval_shape(init)))()
         state = update(state, shard_batch(mesh, batch))
 
+Never `with mesh:`, under which Flax's sharding constraints silently do nothing.
 The axes are always data, fsdp and tensor; a batch is split over data x fsdp, a state over fsdp and
 tensor.
 """

@@ -63,7 +63,7 @@ def make_update(
         grads, (losses, statistics) = gradients(state["params"], state["batch_stats"], batch, key)
         updates, memory = optimizer.update(grads, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        losses["gradient_norm"] = optax.global_norm(grads)
+        losses["gradient_norm"] = optax.tree.norm(grads)
         bad = (state["bad_step"] < 0) & ~jnp.isfinite(losses["loss"] + losses["gradient_norm"])
         new = state | {
             "step": state["step"] + 1,

@@ -10,19 +10,21 @@ Letters in shapes, everywhere in this codebase:
 
 A batch is a nested dict of arrays. Shared by all tasks:
 
-    image   uint8[B, H, W, 3]   RGB in [0, 255]; or f32[B, S, D] when features were computed
-    beforehand index   i32[B]              position of the example in its source valid   bool[B]
-    False on rows that only fill up the last evaluation batch
+    image   uint8[B, H, W, 3]   RGB in [0, 255]; or f32[B, S, D], features computed beforehand
+    index   i32[B]              position of the example in its source
+    valid   bool[B]             False on rows that only fill up the last evaluation batch
 
 and one sub-dict per task name, each using some of:
 
-    text, text_mask       i32[B, T], bool[B, T]   what the text encoder reads (question, caption)
-    tokens, tokens_mask   i32[B, T], bool[B, T]   what the decoder reads, and which positions are
-    real prefix                i32[B]                  how many leading decoder tokens are prompt
-    targets               i32[B, T]               the token to predict at each position targets_mask
-    bool[B, T]              the positions that count in the loss label                 i32[B]
-    class index label_weights         f32[B, C]               soft class targets in [0, 1] matched
-    bool[B]                 False: the text of another row is shown instead
+    text, text_mask       i32, bool[B, T]   what the text encoder reads (question, caption)
+    tokens, tokens_mask   i32, bool[B, T]   what the decoder reads, and which of it is real
+    prefix                i32[B]            how many leading decoder tokens are prompt
+    targets               i32[B, T]         the token to predict at each position
+    targets_mask          bool[B, T]        the positions that count in the loss
+    label                 i32[B]            class index
+    label_weights         f32[B, C]         soft class targets in [0, 1]
+    known                 bool[B]           False: the true answer is not among the classes
+    matched               bool[B]           False: the text of another row is shown instead
 
 Token id 0 is padding in every tokenizer of this codebase.
 """
@@ -45,9 +47,11 @@ Cache = Mapping[str, Any]
 """Everything a decoder remembers between steps: a pytree of arrays whose axis 0 counts layers and
 axis 1 is the batch.
 
-Slots are shared by the rows of a batch: the next token of every row goes to slot `cache["slot"][0,
-b]`, which is equal for all b; `cache["real"]` says which slots hold real tokens, so ragged prompts
-need no re-packing. Beam search and batch slicing are one `jax.tree.map` over axis 1.
+Slots are shared by the rows of a batch: the next token of every row goes to slot
+`cache["slot"][0, b]`, which is equal for all b; `cache["real"]` says which slots hold real tokens,
+so ragged prompts need no re-packing. Beam search and batch slicing are one `jax.tree.map` over
+axis 1. The entry `cache["memory"]`, if there is one, is the same for all hypotheses about a row, so
+a search does not move it.
 """
 
 CACHE_BATCH_AXIS = 1

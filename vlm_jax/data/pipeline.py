@@ -78,6 +78,10 @@ class Loader:
     on_error: str = "skip"
     skipped: Skipped = field(default_factory=Skipped)
 
+    def __post_init__(self):
+        if self.on_error not in ("skip", "raise"):
+            raise ValueError(f'config.data.on_error={self.on_error!r}: choose "skip" or "raise"')
+
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """{"image": uint8[H, W, 3], "index": i32, task: {...}}. DataError as `on_error` says."""
         for offset in range(min(MAX_IN_A_ROW, len(self.source))):

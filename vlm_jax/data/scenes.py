@@ -61,7 +61,7 @@ class Scenes:
     split: str = "train"
     size: int = 64
     length: int | None = None
-    objects: tuple[int, int] = (1, 4)
+    objects: tuple[int, int] = (1, 3)
     questions: int = 6
     captions: int = 4
     seed: int = 0
