@@ -49,3 +49,8 @@ def test_build_looks_up_by_name():
         build(table, {"name": "aera"}, "config.shape")
     with pytest.raises(TypeError, match=r"config.shape lacks the required key 'name'"):
         build(table, {"width": 5}, "config.shape")
+
+
+def test_lists_of_a_stored_config_arrive_as_tuples():
+    given = {"shape": [1, [2, 3]], "rest": 4}
+    assert call(lambda shape, rest: (shape, rest), given, "x") == ((1, (2, 3)), 4)

@@ -64,7 +64,8 @@ def call(function: Callable, config: Config, where: str, **extra: Any) -> Any:
     key (with the nearest valid one), for a key that is supplied by the code, and for a required key
     that is missing.
     """
-    given = dict(config or {})
+    # JSON has lists where signatures say tuples, and Flax fields must be hashable.
+    given = {key: _frozen(value) for key, value in dict(config or {}).items()}
     taken = [key for key in given if key in extra]
     if taken:
         raise TypeError(f"{where}.{taken[0]} is set by the code: remove it from the config")
