@@ -2,7 +2,9 @@
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Five minutes or less on 2 CPU cores. `expected` holds what `--mode=reproduce` compares with.
+Four and a half minutes on 2 CPU cores, installation included. `expected` holds what one such run
+gave and what `--mode=reproduce` compares with: the question-only baseline of VQA is 0.39, chance
+of retrieval among 256 is 0.004, and captions of another picture have an attribute F1 of 0.04.
 """
 
 from ml_collections import ConfigDict
@@ -48,5 +50,9 @@ def get_config(arg=None):
     )
     config.optimizer = common.adamw(1e-3)
     config.schedule = dict(name="cosine", warmup_steps=100)
-    config.expected = {}
+    config.expected = {
+        "vqa/accuracy": (0.57, 0.05),
+        "retrieval/image_to_text/R@1": (0.57, 0.12),
+        "captioning/attribute_f1": (0.40, 0.10),
+    }
     return common.shrink(config) if arg.smoke else config
