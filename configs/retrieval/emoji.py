@@ -4,8 +4,8 @@
     python launch.py --config=configs/retrieval/emoji.py --workdir=runs/emoji_retrieval
 
 Both towers from scratch. The four evaluations are the table of seen / unseen concepts x drawing
-style; `subgroup_*` holds out whole subgroups, since 21 of the 171 unseen concepts have a seen twin
-of another gender. Chance stands beside each.
+style. 21 of the 171 unseen concepts have a seen twin of another gender; `:holdout=subgroup` holds
+out whole subgroups instead, the harder split. Chance stands beside each.
 """
 
 from ml_collections import ConfigDict
@@ -14,8 +14,8 @@ from configs import common
 
 
 def get_config(arg=None):
-    """Arguments: steps; smoke."""
-    arg = common.parse_arg(arg, steps=2000, smoke=False)
+    """Arguments: steps; holdout, "concept" or "subgroup"; smoke."""
+    arg = common.parse_arg(arg, steps=2000, holdout="concept", smoke=False)
     width, vocab = (32, 512) if arg.smoke else (192, 4096)
     config = ConfigDict()
     config.seed = 0
@@ -30,8 +30,8 @@ def get_config(arg=None):
         contrast=dict(size=width),
     )
     config.tasks = dict(retrieval=dict(length=24))
-    emoji = lambda vendor, split, **more: (
-        dict(name="emoji", vendor=vendor, split=split, texts=("tags",)) | more
+    emoji = lambda vendor, split: dict(
+        name="emoji", vendor=vendor, split=split, texts=("tags",), holdout=arg.holdout
     )
     config.data = dict(
         train=emoji("openmoji", "seen"),
