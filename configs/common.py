@@ -1,9 +1,10 @@
 """What config files share: typed arguments, common parts, and the shrinking to a smoke test."""
 
-from difflib import get_close_matches
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from vlm_jax.kwargs import suggestion
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -17,8 +18,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     for part in filter(None, (arg or "").split(",")):
         name, separator, text = part.partition("=")
         if name not in defaults:
-            near = get_close_matches(name, defaults, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = suggestion(name, defaults)
             raise ValueError(
                 f"unknown config argument {name!r}; {hint}valid: {', '.join(defaults)}"
             )

@@ -108,11 +108,8 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         if config.get("init"):
             state = start_from(state, config["init"])
         saving = dict(config.get("checkpoint") or {})
-        save_every = in_steps(
-            {key: saving.pop(key) for key in list(saving) if key.startswith("every_")},
-            "every",
-            max(total // 10, 1),
-        )
+        save_every = in_steps(saving, "every", max(total // 10, 1))
+        saving = {key: value for key, value in saving.items() if not key.startswith("every_")}
         saver = kwargs.call(
             checkpoint.Checkpointer,
             saving,
@@ -141,11 +138,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         stopping = stack.enter_context(_StopRequest())
         run = evaluate.Run(setup, {}, mesh, batch_size)
         schedule_of = {
-            name: in_steps(
-                {key: value for key, value in section.items() if key.startswith("every_")},
-                "every",
-                total,
-            )
+            name: in_steps(section, "every", total)
             for name, section in dict(config.get("evals") or {}).items()
         }
 
