@@ -24,9 +24,14 @@ and one sub-dict per task name, each using some of:
     label                 i32[B]            class index
     label_weights         f32[B, C]         soft class targets in [0, 1]
     known                 bool[B]           False: the true answer is not among the classes
+    region_labels         i32[B, G, S]      for each kind of label its index at each image token
+    region_mask           bool[B, G, S]     the tokens whose label is known
     matched               bool[B]           False: the text of another row is shown instead
 
-Token id 0 is padding in every tokenizer of this codebase.
+A task whose config says per_image = N > 1 has N texts of each image in a training batch: all of its
+fields then have one more axis N after B, and the train step joins the two to B * N rows.
+
+Padding is token id 0 in every tokenizer made here, and what a published one says in others.
 """
 
 from collections.abc import Mapping
@@ -34,7 +39,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Batch = Mapping[str, Any]
 """Nested dict of arrays as described in the module docstring."""
@@ -61,12 +66,15 @@ class Features(NamedTuple):
     """A set of vectors that something else may attend to.
 
     tokens: f32[B, S, D]. mask: bool[B, S], True where a token is real. pooled: f32[B, D], or None
-    if the encoder has no summary of its own. Image tokens are in row-major order of the image grid.
+    if the encoder has no summary of its own. places: i32[B, S, 3], the frame, row and column where
+    each token lies, from those encoders that tell. Image tokens are in row-major order of the image
+    grid, unless the encoder says otherwise.
     """
 
     tokens: Float[Array, "B S D"]
     mask: Bool[Array, "B S"]
     pooled: Float[Array, "B D"] | None = None
+    places: Int[Array, "B S 3"] | None = None
 
 
 def summary(features: Features) -> Float[Array, "B D"]:

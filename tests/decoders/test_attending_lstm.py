@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.decoders.attending_lstm import AttendingLstm
-from vlm_jax.decoders.cross_attention import CrossAttentionDecoder
+from vlm_jax.decoders.causal_lm import CausalLM
 from vlm_jax.types import Features
 
 
@@ -15,7 +15,7 @@ def test_memory_tokens_are_a_set():
     permuted = memory._replace(tokens=memory.tokens[:, ::-1])
     for decoder in (
         AttendingLstm(vocab=9, width=8, attention_width=4),
-        CrossAttentionDecoder(vocab=9, width=8, heads=2, layers=1, mlp_width=8),
+        CausalLM(memory="attend", vocab=9, width=8, heads=2, layers=1, mlp_width=8),
     ):
         variables = decoder.init(jax.random.key(2), tokens, memory)
         a, b = (decoder.apply(variables, tokens, m)[0] for m in (memory, permuted))

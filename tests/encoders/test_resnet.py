@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.encoders.resnet import ResNet
+from vlm_jax.encoders.resnet import MeanQueryPooling, ResNet
 
 TINY = {"stages": (1, 1), "width": 4, "stem": "small"}
 
@@ -173,9 +173,66 @@ def test_bfloat16_compute_keeps_float32_variables(randomise):
         ({"depth": 20}, "depth"),
         ({"stem": "patch"}, "stem='patch'"),
         ({"norm": "layer"}, "norm='layer'"),
+        ({"pooling": "max"}, "pooling='max'"),
         ({"norm": "group", "width": 24}, "set groups=8"),
     ],
 )
 def test_impossible_fields_are_explained(fields, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(ResNet(**fields).init, jax.random.key(0), images(1, 32))
+
+
+def test_stages_may_have_any_width_and_stride(randomise):
+    x = images(2, 64)
+    fields = dict(bottleneck=True, stages=(1, 2), widths=(8, 20), stem_width=5, first_stride=2)
+    network = ResNet(**fields, activation="gelu")
+    variables = randomise(network, x)
+    params = variables["params"]
+    assert params["stage1_block1"]["conv1"]["kernel"].shape == (1, 1, 5, 2)
+    assert params["stage2_block2"]["conv3"]["kernel"].shape == (1, 1, 5, 20)
+    assert "shortcut_conv" not in params["stage2_block2"]
+    features = apply(network, variables, x)
+    assert features.tokens.shape == (2, 16, 20)
+    assert float(features.tokens.min()) < 0  # the ends of blocks are no ReLUs here
+
+
+def test_averaged_strides_see_every_pixel(randomise):
+    """A pixel that strided 1 x 1 shortcuts would skip; all weights positive: nothing cancels."""
+    x = jnp.ones((1, 16, 16, 3))
+    fields = dict(bottleneck=True, stages=(1, 1), width=4, stem="small", frozen_statistics=True)
+    for averaged in (True, False):
+        network = ResNet(**fields, averaged=averaged)
+        variables = jax.tree.map(np.abs, randomise(network, x, scale=0.1))
+        shortcut = {"shortcut_conv", "shortcut_norm"}
+        block = variables["params"]["stage2_block1"]
+        silent = {n: jax.tree.map(np.zeros_like, p) for n, p in block.items() if n not in shortcut}
+        variables["params"]["stage2_block1"] = block | silent
+        variables["params"]["stem_conv"]["kernel"][
+            [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]
+        ] = 0
+        first = variables["params"]["stage1_block1"]
+        own = {n: jax.tree.map(np.zeros_like, p) for n, p in first.items() if n not in shortcut}
+        variables["params"]["stage1_block1"] = first | own
+        changed = x.at[0, 5, 7].add(1.0)
+        difference = apply(network, variables, changed).tokens - apply(network, variables, x).tokens
+        assert bool(jnp.any(jnp.abs(difference) > 1e-6)) == averaged
+
+
+def test_the_mean_attends_to_the_map(randomise):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 8))
+    pool = MeanQueryPooling(side=3, heads=2, width=5)
+    variables = randomise(pool, x)
+    params = variables["params"]
+    flat = np.asarray(x).reshape(2, 9, 8)
+    y = np.concatenate([flat.mean(axis=1, keepdims=True), flat], axis=1) + params["position"]
+    dense = lambda name, z: (
+        z @ params["attention"][name]["kernel"] + params["attention"][name]["bias"]
+    )
+    q, k, v = (
+        dense(n, z).reshape(2, -1, 2, 4) for n, z in (("query", y[:, :1]), ("key", y), ("value", y))
+    )
+    scores = np.einsum("btnk,bsnk->bnts", q, k) / 2
+    weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    seen = np.einsum("bnts,bsnk->btnk", weights, v).reshape(2, 8)
+    np.testing.assert_allclose(apply(pool, variables, x), dense("out", seen), atol=1e-5)
+    assert apply(pool, variables, x[:, :2]).shape == (2, 5)

@@ -9,6 +9,7 @@ import pytest
 
 from vlm_jax.encoders.text_transformer import TransformerEncoder
 from vlm_jax.layers.transformer import Transformer
+from vlm_jax.types import Features
 
 TINY = {"vocab": 9, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "max_length": 6}
 BERT = {
@@ -132,3 +133,52 @@ def test_impossible_fields_are_explained(fields, message):
 def test_types_need_their_table():
     with pytest.raises(ValueError, match="without token_types"):
         jax.eval_shape(TransformerEncoder(**TINY).init, jax.random.key(0), TOKENS, MASK, TOKENS)
+
+
+def test_without_layers_only_the_embeddings_are_left(randomise):
+    encoder = TransformerEncoder(**TINY | {"layers": 0}, pooling="none")
+    variables = randomise(encoder, TOKENS, MASK)
+    assert set(variables["params"]) == {"embedding"}
+    table = variables["params"]["embedding"]
+    expected = table["token"]["embedding"][np.asarray(TOKENS)] + table["position"]
+    np.testing.assert_allclose(apply(encoder, variables, TOKENS, MASK).tokens, expected, atol=1e-6)
+    found = encoder.apply(variables, method="word_vectors")
+    np.testing.assert_array_equal(found, table["token"]["embedding"])
+
+
+def test_context_may_be_read_as_text(randomise):
+    """Before the text, or in place of a token; both as if its vectors had been looked up."""
+    rows = jax.random.normal(jax.random.key(1), (2, 2, 8))
+    context = Features(rows, jnp.array([[True, True], [True, False]]))
+    fields = TINY | dict(max_length=8, pooling="none", layers=1)
+    before = TransformerEncoder(**fields, memory="prepend")
+    tokens = TOKENS.at[:, 4].set(6)  # 8 will stand for the context
+    variables = randomise(before, tokens, MASK, context=context)
+    found = apply(before, variables, tokens, MASK, context=context)
+    assert found.tokens.shape == (2, 8, 8)
+    assert found.mask[:, :2].tolist() == context.mask.tolist()
+    within = TransformerEncoder(**fields, memory="insert", image_token=8)
+    marked = jnp.pad(tokens.at[1, 5].set(6), ((0, 0), (2, 0)), constant_values=8)
+    real = jnp.concatenate([context.mask, MASK], axis=1)
+    first = apply(before, variables, tokens.at[1, 5].set(6), MASK, context=context)
+    again = apply(within, variables, marked, real, context=context)
+    np.testing.assert_allclose(first.tokens[real], again.tokens[real], atol=1e-5)
+    with pytest.raises(ValueError, match="image_token"):
+        TransformerEncoder(**fields, memory="insert").init(jax.random.key(0), TOKENS, MASK)
+
+
+def test_a_table_of_buckets_moves_attention(randomise):
+    """T5's: positions matter through the learned biases alone."""
+    fields = TINY | dict(positions="none", relative=dict(buckets=4), pooling="none", layers=1)
+    encoder = TransformerEncoder(**fields)
+    everything = jnp.ones_like(MASK)
+    variables = randomise(encoder, TOKENS, everything)
+    order = jnp.array([1, 0, 2, 3, 4, 5])
+
+    def change(params):
+        """What the order of the first two tokens changes."""
+        run = lambda tokens: apply(encoder, {"params": params}, tokens, everything).tokens
+        return jnp.abs(run(TOKENS[:, order])[:, order] - run(TOKENS)).max()
+
+    assert change(variables["params"]) > 1e-4
+    assert change(variables["params"] | {"relative": {"table": jnp.zeros((4, 2))}}) < 1e-5

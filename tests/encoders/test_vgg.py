@@ -86,7 +86,7 @@ def test_dropout_acts_in_training_only(randomise):
 @pytest.mark.parametrize(
     ("fields", "size", "message"),
     [
-        ({"depth": 11}, 32, r"depth \[16, 19\], not 11"),
+        ({"depth": 12}, 32, r"depth \[11, 13, 16, 19\], not 12"),
         ({"features": "fc7"}, 32, "features='fc7'"),
         ({"classes": 10}, 32, 'set features="fc2"'),
         ({}, 31, r"\(31, 31\) is below 32 x 32"),
@@ -95,3 +95,21 @@ def test_dropout_acts_in_training_only(randomise):
 def test_impossible_fields_are_explained(fields, size, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(VGG(**fields).init, jax.random.key(0), images(1, size))
+
+
+@pytest.mark.parametrize(("size", "grid"), [((32, 96), 2), ((160, 224), 3), ((32, 32), 2)])
+def test_the_map_is_averaged_over_areas_that_may_overlap(size, grid, randomise):
+    x, network = images(2, 32), VGG(16, features="fc2", grid=grid, **TINY)
+    variables = randomise(network, x)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *size, 3)), jnp.float32)
+    maps = apply(VGG(16, width=TINY["width"]), {"params": variables["params"]}, x).tokens
+    rows, columns = size[0] // 32, size[1] // 32
+    maps = np.asarray(maps).reshape(2, rows, 2, columns, 2, -1).max(axis=(2, 4))
+    ends = lambda n: [(i * n // grid, -(-(i + 1) * n // grid)) for i in range(grid)]
+    cells = [maps[:, a:b, c:d].mean(axis=(1, 2)) for a, b in ends(rows) for c, d in ends(columns)]
+    y = np.stack(cells, axis=1).reshape(2, -1)
+    for name in ("fc1", "fc2"):
+        y = np.maximum(
+            y @ variables["params"][name]["kernel"] + variables["params"][name]["bias"], 0
+        )
+    np.testing.assert_allclose(apply(network, variables, x).pooled, y, rtol=1e-5)

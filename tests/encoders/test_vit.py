@@ -168,3 +168,108 @@ def test_bfloat16_compute_keeps_float32_parameters(randomise):
 def test_impossible_fields_are_explained(fields, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(ViT(**TINY | fields).init, jax.random.key(0), images())
+
+
+def test_patches_cut_beforehand_are_read_like_the_image(randomise):
+    x, encoder = images(), ViT(**TINY, class_token=False, pooling="attention")
+    variables = randomise(encoder, x)
+    cut = np.asarray(x).reshape(2, 3, 4, 3, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 9, -1)
+    whole = apply(encoder, variables, x)
+    shapes = jnp.array([[3, 3], [3, 3]])
+    found = apply(encoder, variables, jnp.asarray(cut), shapes=shapes)
+    np.testing.assert_allclose(found.tokens, whole.tokens, atol=1e-5)
+    wide = images(height=8, width=20)
+    cut = np.asarray(wide).reshape(2, 2, 4, 5, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 10, -1)
+    padded = jnp.pad(jnp.asarray(cut), ((0, 0), (0, 3), (0, 0)), constant_values=9.0)
+    mask = jnp.broadcast_to(jnp.arange(13)[None] < 10, (2, 13))
+    found = apply(encoder, variables, padded, mask, shapes=jnp.array([[2, 5], [2, 5]]))
+    expected = apply(encoder, variables, wide)
+    np.testing.assert_allclose(found.tokens[:, :10], expected.tokens, atol=1e-5)
+    np.testing.assert_allclose(found.pooled, expected.pooled, atol=1e-5)
+    with pytest.raises(ValueError, match="shapes"):
+        encoder.init(jax.random.key(0), jnp.asarray(cut))
+
+
+def test_a_class_token_without_position_is_one_at_position_zero(randomise):
+    x, encoder = images(), ViT(**TINY, class_position=False)
+    variables = randomise(encoder, x)
+    params = variables["params"]
+    assert params["position"].shape == (9, 8)
+    table = np.concatenate([np.zeros((1, 8), np.float32), params["position"]])
+    other = {"params": params | {"position": table}}
+    expected = apply(encoder.clone(class_position=True), other, x)
+    np.testing.assert_allclose(apply(encoder, variables, x).tokens, expected.tokens, atol=1e-6)
+
+
+@pytest.mark.parametrize(("pooler", "after"), [("linear", lambda y: y), ("tanh", np.tanh)])
+def test_a_pooler_is_one_layer_on_the_summary(pooler, after, randomise):
+    x, encoder = images(), ViT(**TINY, pooler=pooler, pooler_width=5, classes=3)
+    variables = randomise(encoder, x)
+    params = variables["params"]
+    plain = encoder.clone(pooler=None, classes=None)
+    y = np.asarray(apply(plain, variables, x).pooled)
+    y = after(y @ params["pooler"]["kernel"] + params["pooler"]["bias"])
+    expected = y @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(apply(encoder, variables, x).pooled, expected, atol=1e-5)
+
+
+ROTARY = TINY | {"positions": "rotary", "class_token": False, "pooling": "none", "image_size": 4}
+
+
+def test_blocks_reorder_tokens_and_nothing_else(randomise):
+    x = images(height=16, width=24)
+    plain = ViT(**TINY, class_token=False, pooling="none")
+    blocks = plain.clone(block=2)
+    variables = randomise(plain, x)
+    mask = jnp.arange(24)[None] < jnp.array([[24], [17]])
+    expected = apply(plain, variables, x, mask)
+    found = apply(blocks, variables, x, mask)
+    grid = np.arange(24).reshape(4, 6)
+    order = [grid[r : r + 2, c : c + 2].ravel() for r in (0, 2) for c in (0, 2, 4)]
+    np.testing.assert_allclose(found.tokens, expected.tokens[:, np.concatenate(order)], atol=1e-5)
+    np.testing.assert_array_equal(found.mask, expected.mask[:, np.concatenate(order)])
+
+
+def test_packed_patches_are_as_good_as_images(randomise):
+    """Two images of different shapes in one row, each blind to the other and to padding."""
+    encoder = ViT(**ROTARY, block=2, frames=2, theta=50.0)
+    pictures = [images(1, 8, 16), images(1, 16, 8, seed=1)]
+    variables = randomise(encoder, pictures[0])
+    alone = [apply(encoder, variables, picture) for picture in pictures]
+    patches = []
+    for picture, one in zip(pictures, alone, strict=True):
+        cut = [picture[0, r * 4 : r * 4 + 4, c * 4 : c * 4 + 4] for _, r, c in one.places[0]]
+        patches += [np.stack([patch, patch]).ravel() for patch in cut]
+    packed = np.stack([*patches, np.full(96, 9.0, np.float32)])[None]
+    places = np.concatenate([one.places for one in alone] + [np.zeros((1, 1, 3), int)], axis=1)
+    segments = np.array([[1] * 8 + [2] * 8 + [0]])
+    found = apply(encoder, variables, packed, places=places, segments=segments)
+    expected = np.concatenate([one.tokens for one in alone], axis=1)
+    np.testing.assert_allclose(found.tokens[:, :16], expected, atol=1e-5)
+    assert found.mask.tolist() == [[True] * 16 + [False]]
+    np.testing.assert_array_equal(found.places, places)
+
+
+def test_rotary_positions_tell_places_apart(randomise):
+    encoder, x = ViT(**ROTARY), images()
+    variables = randomise(encoder, x)
+    plain = apply(encoder.clone(positions="none"), variables, x).tokens
+    assert np.abs(apply(encoder, variables, x).tokens - plain).max() > 1e-3
+    with pytest.raises(ValueError, match="places"):
+        encoder.apply(variables, jnp.zeros((1, 4, 48)))
+    with pytest.raises(ValueError, match="class_token=False"):
+        encoder.clone(class_token=True, block=2).init(jax.random.key(0), x)
+
+
+def test_position_tables_may_be_of_rectangles(randomise):
+    fields = TINY | {"image_size": (8, 20), "layers": 0}
+    x, encoder = images(height=8, width=20), ViT(**fields, final_norm=False)
+    variables = randomise(encoder, x)
+    params = variables["params"]
+    assert params["position"].shape == (11, 8)
+    expected = embed(params, x) + params["position"][1:]
+    np.testing.assert_allclose(apply(encoder, variables, x).tokens, expected, atol=1e-5)
+    assert apply(encoder, variables, images()).tokens.shape == (2, 9, 8)
+    assert ViT(**fields, positions="sincos").init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="must be square"):
+        encoder.init(jax.random.key(0), jnp.ones((1, 4, 48)), shapes=jnp.array([[2, 2]]))

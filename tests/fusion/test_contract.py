@@ -152,3 +152,45 @@ def test_errors_name_the_field():
         build("attention", heads=3)
     with pytest.raises(ValueError, match="layers=0"):
         build("attention", layers=0)
+
+
+def test_a_shared_cross_attention_serves_both_streams():
+    """LXMERT's: swapping the streams swaps what cross-attention makes of them."""
+    visual, textual = inputs()
+    visual = visual._replace(tokens=jnp.tile(visual.tokens, 2))  # width 16, as the text
+    fusion = FUSIONS["coattention"](
+        width=WIDTH, layers=1, mlp_width=8, shared=True, projections=False, pooling="first"
+    )
+    shapes = jax.eval_shape(fusion.init, jax.random.key(1), visual, textual)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) * 0.3, shapes)
+    layers = params["params"]["layers"]
+    assert set(layers) == {"cross", "visual", "textual"}
+    layers["textual"] = layers["visual"]
+    fuse = jax.jit(lambda a, b: fusion.apply(params, a, b))
+    a, b = fuse(visual, textual), fuse(textual, visual)
+    np.testing.assert_allclose(a.tokens[:, -T:], b.tokens[:, :T], atol=1e-5)
+    np.testing.assert_allclose(a.tokens[:, :S], b.tokens[:, -S:], atol=1e-5)
+    dense = params["params"]["pooled"]
+    pooled = np.tanh(np.asarray(a.tokens)[:, -T] @ dense["kernel"] + dense["bias"])
+    np.testing.assert_allclose(a.pooled, pooled, atol=1e-5)
+    with pytest.raises(ValueError, match="pooling='last'"):
+        build("coattention", pooling="last")
+
+
+def test_cross_modal_answers_at_the_word_before_the_last():
+    visual, textual = inputs()
+    textual = textual._replace(mask=jnp.array([[1, 1, 1, 0], [1, 1, 1, 1]], bool))
+    fused = build("cross_modal", pooling="before_last", segments=3)(visual, textual)
+    expected = fused.tokens[jnp.arange(2), S + jnp.array([1, 2])]
+    np.testing.assert_array_equal(fused.pooled, expected)
+
+
+def test_cross_modal_without_segments_or_projection_is_a_stack_over_both():
+    visual, textual = inputs()
+    visual = visual._replace(tokens=jnp.tile(visual.tokens, 2))
+    fusion = FUSIONS["cross_modal"](
+        width=WIDTH, layers=1, mlp_width=8, visual_projection=False, segments=0
+    )
+    shapes = jax.eval_shape(fusion.init, jax.random.key(1), visual, textual)
+    assert set(shapes["params"]) == {"embed_norm", "transformer", "pooled"}

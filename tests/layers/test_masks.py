@@ -27,18 +27,18 @@ def test_causal_mask_is_as_drawn():
     np.testing.assert_array_equal(mask[0, 0], drawing(masks.causal_mask))
 
 
-def test_prefix_lm_mask_is_as_drawn_for_each_row():
-    real = jnp.array([[True, True, True, False], [True, True, True, True]])
-    mask = masks.prefix_lm_mask(real, jnp.array([2, 0]))
-    assert mask.shape == (2, 1, 4, 4)
-    np.testing.assert_array_equal(mask[0, 0], drawing(masks.prefix_lm_mask))
-    np.testing.assert_array_equal(mask[1, 0], np.tri(4, dtype=bool))
+def test_block_mask_is_as_drawn():
+    blocks = jnp.array([[1, 1, 0, 2, 2]])
+    mask = masks.block_mask(blocks, blocks)
+    assert mask.shape == (1, 1, 5, 5)
+    np.testing.assert_array_equal(mask[0, 0], drawing(masks.block_mask))
 
 
-def test_prefix_lm_mask_is_bidirectional_when_everything_is_prefix():
-    real = jnp.array([[True, True, False]])
-    mask = masks.prefix_lm_mask(real, jnp.array([3]))
-    np.testing.assert_array_equal(mask[0, 0], np.tile([True, True, False], (3, 1)))
+def test_window_mask_is_as_drawn():
+    positions = jnp.arange(3)[None]
+    mask = masks.window_mask(positions, positions, 2)
+    assert mask.shape == (1, 1, 3, 3)
+    np.testing.assert_array_equal(mask[0, 0], drawing(masks.window_mask))
 
 
 def test_cache_mask_is_as_drawn():
@@ -58,3 +58,14 @@ def test_cache_mask_of_a_whole_text_is_the_causal_mask():
     real = jnp.ones((1, 4), bool)
     mask = masks.cache_mask(jnp.array([0]), 4, real, bidirectional=False)
     np.testing.assert_array_equal(mask, masks.causal_mask(4))
+
+
+def test_finite_padding_stays_as_it_is():
+    x = jnp.array([[[1.0], [2.0], [jnp.nan], [-jnp.inf]]])
+    found = masks.finite_padding(x, jnp.array([[True, False, False, False]]))
+    np.testing.assert_array_equal(found[0, :, 0], [1, 2, 0, 0])
+
+
+def test_latest_image_mask_is_as_drawn():
+    mask = masks.latest_image_mask(jnp.array([[0, 1, 0, 1, 0]], bool), 2)
+    np.testing.assert_array_equal(mask[0], drawing(masks.latest_image_mask))

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from vlm_jax.layers.masks import cache_mask, causal_mask, padding_mask
-from vlm_jax.layers.transformer import Block, Transformer
+from vlm_jax.layers.transformer import Around, Block, Transformer
 
 KEY = jax.random.key(0)
+PARTS = {True: ("self", "cross", "mlp"), False: ("self", "mlp")}
+ALONE = dict.fromkeys(("cache", "drop_path", "kind", "active"))
 SMALL = {"layers": 2, "heads": 2, "mlp_width": 12}
 
 
@@ -71,9 +73,7 @@ def reference(params, x, context, *, heads, norm_first, epsilon=1e-6):
 @pytest.mark.parametrize("cross", [True, False])
 def test_stack_equals_a_loop_in_numpy(randomise, norm_first, cross):
     x, context = normal((2, 4, 8)), normal((2, 3, 6), seed=2) if cross else None
-    stack = Transformer(
-        **SMALL, norm_first=norm_first, final_norm=norm_first, cross_attention=cross
-    )
+    stack = Transformer(**SMALL, norm_first=norm_first, final_norm=norm_first, parts=PARTS[cross])
     variables = randomise(stack, x, context=context)
     out, cache = apply(stack, variables, x, context=context)
     expected = reference(variables["params"], x, context, heads=2, norm_first=norm_first)
@@ -83,13 +83,15 @@ def test_stack_equals_a_loop_in_numpy(randomise, norm_first, cross):
 
 def test_scan_equals_a_loop_over_single_blocks(randomise):
     x, mask = normal((2, 4, 8)), causal_mask(4)
-    stack = Transformer(**SMALL, final_norm=False, activation="quick_gelu", kv_heads=1)
+    stack = Transformer(
+        **SMALL, final_norm=False, activation="quick_gelu", attention={"kv_heads": 1}
+    )
     variables = randomise(stack, x)
-    block = Block(heads=2, mlp_width=12, activation="quick_gelu", kv_heads=1)
-    run, y = jax.jit(block.apply, static_argnums=8), x
+    block = Block(heads=2, mlp_width=12, activation="quick_gelu", attention={"kv_heads": 1})
+    run, y = jax.jit(block.apply, static_argnums=4), x
     for layer in range(2):
         params = jax.tree.map(lambda leaf, layer=layer: leaf[layer], variables["params"]["layers"])
-        y, _ = run({"params": params}, y, None, None, mask, None, None, None, False)
+        y, _ = run({"params": params}, y, ALONE, Around(mask), False)
     np.testing.assert_allclose(apply(stack, variables, x, mask=mask)[0], y, atol=1e-5)
 
 
@@ -165,7 +167,7 @@ def test_decoding_through_a_cache_equals_the_full_forward(randomise, cross):
     x, context = normal((2, 5, 8)), normal((2, 3, 8), seed=2) if cross else None
     seen = jnp.array([[True, True, False], [True, True, True]])
     memory = {"context_mask": padding_mask(seen)} if cross else {}
-    stack = Transformer(**SMALL, kv_heads=1, cross_attention=cross)
+    stack = Transformer(**SMALL, attention={"kv_heads": 1}, parts=PARTS[cross])
     variables = randomise(stack, x, context=context)
     full, _ = apply(stack, variables, x, mask=causal_mask(5), context=context, **memory)
     cache, outs = stack.empty_cache(8, batch=2, slots=7, memory_slots=3), []
@@ -201,21 +203,11 @@ def test_drop_path_drops_whole_branches_of_an_example_and_rescales_the_rest(rand
     stack = randomise(Transformer(layers=1, heads=2, mlp_width=12), x)["params"]["layers"]
     params = jax.tree.map(lambda leaf: leaf[0], stack)
     params["mlp"] = jax.tree.map(np.zeros_like, params["mlp"])  # only self-attention adds
-    variables, run = {"params": params}, jax.jit(block.apply, static_argnums=8)
-    whole, _ = run(variables, x, None, None, None, None, None, None, False)
+    variables, run = {"params": params}, jax.jit(block.apply, static_argnums=4)
+    whole, _ = run(variables, x, ALONE, Around(), False)
     many = jnp.broadcast_to(x, (2000, 3, 8))
-    out, _ = run(
-        variables,
-        many,
-        None,
-        jnp.float32(0.25),
-        None,
-        None,
-        None,
-        None,
-        True,
-        rngs={"dropout": KEY},
-    )
+    dropping = ALONE | {"drop_path": jnp.float32(0.25)}
+    out, _ = run(variables, many, dropping, Around(), True, rngs={"dropout": KEY})
     added = out - many
     kept = jnp.abs(added).max(axis=(1, 2)) > 0
     np.testing.assert_allclose(jnp.mean(kept), 0.75, atol=0.03)

@@ -40,7 +40,7 @@ def test_absent_and_none_parts_are_left_out():
             TypeError,
             "config.model.vision lacks the required key 'name'",
         ),
-        (dict(text=dict(name="bag_of_words", vocab=9)), TypeError, "required key 'vision'"),
+        (dict(contrast=dict(size=9)), TypeError, "required key 'vision'"),
     ],
 )
 def test_mistakes_are_named_with_a_suggestion(config, error, message):

@@ -10,6 +10,7 @@ import pytest
 
 from vlm_jax import models
 from vlm_jax.encoders import VISION_ENCODERS
+from vlm_jax.models.heads import ClassifierHead
 
 VOCAB, B, T, SIDE = 12, 3, 5, 8
 BLOCK = dict(layers=1, heads=2, mlp_width=8)
@@ -17,7 +18,7 @@ CONFIG = dict(
     vision=dict(name="vit", patch=4, image_size=SIDE, width=8, **BLOCK),
     text=dict(name="transformer", vocab=VOCAB, width=8, max_length=8, **BLOCK),
     fusion=dict(name="cross_modal", width=8, **BLOCK),
-    decoder=dict(name="cross_attention", vocab=VOCAB, width=8, max_length=8, **BLOCK),
+    decoder=dict(name="causal_lm", memory="attend", vocab=VOCAB, width=8, max_length=8, **BLOCK),
     contrast=dict(size=6, bias=-1.0),
     classify=dict(classes=3, hidden=8),
     reconstruct=dict(vocab=VOCAB),
@@ -188,3 +189,56 @@ def test_reading_and_decoding_apart_equals_teacher_forcing(model):
         method="decode",
     )
     close(logits, apply(inputs)["say"]["logits"])
+
+
+def test_understanding_is_fused_tokens_and_what_every_head_says():
+    """Tied words by hand from the table of the text encoder, with and without regions' tokens."""
+    model = models.build(
+        dict(
+            vision=dict(name="regions", width=8),
+            text=dict(name="transformer", vocab=9, width=8, layers=0, max_length=4, pooling="none"),
+            fusion=dict(name="cross_modal", width=8, layers=1, heads=2, mlp_width=8, segments=0)
+            | dict(visual_projection=False),
+            reconstruct=dict(vocab=9, tied=True, match=False, activation="relu"),
+            regions=dict(classes=dict(kind=3, colour=2)),
+            classify=dict(classes=5, hidden=6, norm="before"),
+        )
+    )
+    inputs = {"text": jnp.array([[1, 2, 3]]), "text_mask": jnp.ones((1, 3), bool)}
+    batch = {"image": jax.random.normal(jax.random.key(0), (1, 2, 4)), "words": inputs}
+    asks = {"words": "understand"}
+    shapes = jax.eval_shape(lambda key: model.init(key, batch, asks), jax.random.key(1))
+    rng = np.random.default_rng(2)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+    @jax.jit
+    def understand(variables):
+        visual = model.apply(variables, batch["image"], method="encode_image")
+        ask = lambda **how: model.apply(variables, visual, inputs, **how, method="understand")
+        return ask(everywhere=True), ask()["word_logits"]
+
+    found, words = understand(variables)
+    assert found["tokens"].shape == (1, 5, 8)
+    assert found["logits"].shape == (1, 5)
+    assert found["region_kind"].shape == (1, 2, 3)
+    assert found["region_colour"].shape == (1, 2, 2)
+    assert "match_logits" not in found
+    params = variables["params"]
+    head, table = params["reconstruct_head"], params["text"]["embedding"]["token"]["embedding"]
+    x = np.asarray(found["tokens"]) @ head["transform"]["kernel"] + head["transform"]["bias"]
+    x = np.maximum(x, 0)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+    x = x * head["norm"]["scale"] + head["norm"]["bias"]
+    expected = x @ np.asarray(table).T + head["words_bias"]
+    np.testing.assert_allclose(found["word_logits"], expected, atol=1e-4)
+    np.testing.assert_allclose(words, found["word_logits"][:, 2:], atol=1e-6)
+
+
+@pytest.mark.parametrize(("place", "expected"), [("before", [0, 1.0]), ("after", [-1.0, 1.0])])
+def test_a_classifiers_norm_stands_before_or_after_its_activation(place, expected):
+    head = ClassifierHead(2, hidden=2, norm=place, activation="relu")
+    identity = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+    norm = {"scale": jnp.ones(2), "bias": jnp.zeros(2)}
+    params = {"params": {"hidden": identity, "norm": norm, "out": identity}}
+    found = head.apply(params, jnp.array([[-3.0, 5.0]]))
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)

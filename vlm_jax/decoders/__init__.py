@@ -10,13 +10,13 @@ prompt, on the first call, and never again.
 """
 
 from vlm_jax.decoders.attending_lstm import AttendingLstm
-from vlm_jax.decoders.cross_attention import CrossAttentionDecoder
+from vlm_jax.decoders.causal_lm import CausalLM
+from vlm_jax.decoders.coca import CoCaDecoder
 from vlm_jax.decoders.lstm_merge import LstmMerge
-from vlm_jax.decoders.prefix_lm import PrefixLM
 
 DECODERS = {
     "lstm_merge": LstmMerge,
     "attending_lstm": AttendingLstm,
-    "cross_attention": CrossAttentionDecoder,
-    "prefix_lm": PrefixLM,
+    "causal_lm": CausalLM,
+    "coca": CoCaDecoder,
 }

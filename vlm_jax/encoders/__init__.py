@@ -4,7 +4,9 @@ Vision: (image f32[B, H, W, 3] already normalised, mask bool[B, S] | None, *, tr
 Text: (tokens i32[B, T], mask bool[B, T], *, train) -> Features.
 """
 
+from vlm_jax.encoders.frames import FrameEncoder
 from vlm_jax.encoders.precomputed import Precomputed
+from vlm_jax.encoders.regions import RegionEncoder
 from vlm_jax.encoders.resnet import ResNet
 from vlm_jax.encoders.text_bag import BagOfWords
 from vlm_jax.encoders.text_recurrent import RecurrentEncoder
@@ -12,7 +14,14 @@ from vlm_jax.encoders.text_transformer import TransformerEncoder
 from vlm_jax.encoders.vgg import VGG
 from vlm_jax.encoders.vit import ViT
 
-VISION_ENCODERS = {"vgg": VGG, "resnet": ResNet, "vit": ViT, "precomputed": Precomputed}
+VISION_ENCODERS = {
+    "vgg": VGG,
+    "resnet": ResNet,
+    "vit": ViT,
+    "frames": FrameEncoder,
+    "precomputed": Precomputed,
+    "regions": RegionEncoder,
+}
 
 TEXT_ENCODERS = {
     "bag_of_words": BagOfWords,

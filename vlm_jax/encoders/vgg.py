@@ -2,14 +2,20 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from vlm_jax.encoders.image_features import image_features, token_mask
 from vlm_jax.types import Features
 
-CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""Convolutions per block, by depth: configurations D and E of table 1."""
+CONVOLUTIONS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Convolutions per block, by depth: configurations A, B, D and E of table 1."""
 
 CHANNELS = (1, 2, 4, 8, 8)
 """Channels per block, in units of `width`."""
@@ -18,15 +24,18 @@ HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class VGG(nn.Module):
-    """VGG-16 or VGG-19.
+    """VGG-11, 13, 16 or 19.
 
-    depth: 16 or 19. features: what is handed on,
+    depth: one of these. features: what is handed on,
         "map"  the last block's feature map before its pooling, as Show, Attend and Tell reads it
                (arXiv:1502.03044, section 3.1.1): 14 x 14 tokens of 512 for 224 x 224 images;
                `pooled` is their mean. No fully connected layers are made.
         "fc2"  the 4,096 activations of the second fully connected layer, as `pooled` and as the
-               only token. All images must then have the size that the parameters were made for.
+               only token. All images must then have the size that the parameters were made for,
+               unless `grid` is set.
     classes: with "fc2", one more dense layer, whose scores [B, classes] become `pooled`.
+    grid: with "fc2", average the last map over grid x grid areas first, as torchvision does with
+        7; None to leave it as it is.
     width, fc_width: channels of the first block and units of the fully connected layers.
     dropout: after each of these layers, in [0, 1); the paper trains with 0.5.
     """
@@ -34,6 +43,7 @@ class VGG(nn.Module):
     depth: int = 16
     features: str = "map"
     classes: int | None = None
+    grid: int | None = None
     width: int = 64
     fc_width: int = 4096
     dropout: float = 0.0
@@ -63,9 +73,11 @@ class VGG(nn.Module):
         if self.features == "map":
             return image_features(x, mask)
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = x.reshape(
-            x.shape[0], -1
-        )  # row, column, channel: other frameworks flatten channels first
+        if self.grid is not None:
+            rows, columns = (_areas(size, self.grid) for size in x.shape[1:3])
+            x = jnp.einsum("gh,kw,BhwC->BgkC", rows, columns, x)
+        # Row, column, channel: other frameworks flatten channels first.
+        x = x.reshape(x.shape[0], -1)
         for name in ("fc1", "fc2"):
             x = nn.relu(nn.Dense(self.fc_width, dtype=self.dtype, name=name)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -88,3 +100,12 @@ class VGG(nn.Module):
             raise ValueError('VGG classifies from its fully connected layers: set features="fc2"')
         if min(shape[1:3]) < 32:
             raise ValueError(f"VGG halves images five times: {shape[1:3]} is below 32 x 32 pixels")
+
+
+def _areas(old: int, new: int) -> np.ndarray:
+    """Weights [new, old] of the means of `new` areas, which overlap where old is no multiple."""
+    weights = np.zeros((new, old), np.float32)
+    for area in range(new):
+        first, last = area * old // new, -(-(area + 1) * old // new)
+        weights[area, first:last] = 1 / (last - first)
+    return weights

@@ -5,42 +5,43 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vlm_jax.layers.masks import padding_mask, zero_padding
-from vlm_jax.layers.transformer import Block
+from vlm_jax.layers.norms import make_norm
+from vlm_jax.layers.transformer import Around, Block, Options
 from vlm_jax.types import Features, concatenate, summary
 
 
 class CoAttentionLayer(nn.Module):
     """One transformer block per stream; the context of each is what the other stream was before
     this layer.
+
+    block: fields of `Block`. shared: the streams first attend to each other, both with the same
+    parameters; otherwise each has its own, and attends to itself first.
     """
 
-    heads: int
-    mlp_width: int
-    norm_first: bool
-    dropout: float
-    dtype: DTypeLike
+    block: Options
+    shared: bool
 
     @nn.compact
     def __call__(self, streams: tuple, masks: tuple, train: bool) -> tuple[tuple, None]:
         """streams: (visual f32[B, S, D], textual f32[B, T, D]); masks: the same for their real
         tokens.
         """
-        block = lambda name: Block(
-            self.heads,
-            self.mlp_width,
-            norm_first=self.norm_first,
-            cross_attention=True,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            name=name,
-        )
+        block = lambda name, *parts: Block(**self.block, parts=parts, name=name)
         (visual, textual), (visual_mask, textual_mask) = streams, masks
-        seen, _ = block("visual")(
-            visual, None, None, visual_mask, textual, textual_mask, None, train
+        layer = dict.fromkeys(("cache", "drop_path", "kind", "active"))
+        around = lambda mask, context, context_mask: Around(
+            mask=mask, context=context, context_mask=context_mask
         )
-        read, _ = block("textual")(
-            textual, None, None, textual_mask, visual, visual_mask, None, train
-        )
+        looking = around(visual_mask, textual, textual_mask)
+        reading = around(textual_mask, visual, visual_mask)
+        parts = ("self", "cross", "mlp")
+        if self.shared:
+            both, parts = block("cross", "cross"), ("self", "mlp")
+            visual, _ = both(visual, layer, looking, train)
+            textual, _ = both(textual, layer, reading, train)
+            looking, reading = around(visual_mask, None, None), around(textual_mask, None, None)
+        seen, _ = block("visual", *parts)(visual, layer, looking, train)
+        read, _ = block("textual", *parts)(textual, layer, reading, train)
         return (seen, read), None
 
 
@@ -49,8 +50,12 @@ class CoAttentionFusion(nn.Module):
 
     ViLBERT (arXiv:1908.02265, section 2.1) and LXMERT (arXiv:1908.07490, section 2.2), with the
     parts of a layer in the order of METER (arXiv:2111.02387, section 3.2): self-attention,
-    cross-attention, MLP. Pooled: a tanh layer over the means of both streams. heads: N, a divisor
-    of width (ValueError otherwise).
+    cross-attention, MLP.
+
+    shared: cross-attention comes first and is one module for both directions, as LXMERT has it.
+    projections: of both streams to `width`. pooling: a tanh layer over the means of "both" streams,
+    or over the "first" token of the text. heads: N, a divisor of width (ValueError otherwise). The
+    others are those of `layers.transformer.Block`.
     """
 
     width: int
@@ -58,17 +63,23 @@ class CoAttentionFusion(nn.Module):
     heads: int = 8
     mlp_width: int = 1024
     norm_first: bool = False
+    shared: bool = False
+    projections: bool = True
+    pooling: str = "both"
+    activation: str = "gelu"
+    epsilon: float = 1e-6
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, visual: Features, textual: Features, *, train: bool = False) -> Features:
         """Tokens f32[B, S + T, D], visual ones first."""
+        if self.pooling not in ("both", "first"):
+            raise ValueError(f'pooling={self.pooling!r}: choose "both" or "first"')
         dense = lambda name: nn.Dense(self.width, dtype=self.dtype, name=name)
-        streams = (
-            dense("visual")(zero_padding(visual.tokens, visual.mask)),
-            dense("textual")(zero_padding(textual.tokens, textual.mask)),
-        )
+        streams = [zero_padding(x.tokens, x.mask) for x in (visual, textual)]
+        if self.projections:
+            streams = [dense("visual")(streams[0]), dense("textual")(streams[1])]
         scan = nn.scan(
             CoAttentionLayer,
             variable_axes={"params": 0},
@@ -76,15 +87,16 @@ class CoAttentionFusion(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only
             length=self.layers,
         )
-        layers = scan(
-            self.heads, self.mlp_width, self.norm_first, self.dropout, self.dtype, name="layers"
-        )
+        fields = ("heads", "mlp_width", "norm_first", "activation", "epsilon", "dropout", "dtype")
+        block = {name: getattr(self, name) for name in fields}
         masks = (padding_mask(visual.mask), padding_mask(textual.mask))
-        streams, _ = layers(streams, masks, train)
-        norm = lambda name, x: (
-            nn.LayerNorm(dtype=self.dtype, name=name)(x) if self.norm_first else x
-        )
+        if self.layers:
+            streams, _ = scan(block, self.shared, name="layers")(tuple(streams), masks, train)
+        options = {"epsilon": self.epsilon, "dtype": self.dtype}
+        norm = lambda name, x: make_norm("layer", **options, name=name)(x) if self.norm_first else x
         visual = Features(norm("visual_norm", streams[0]), visual.mask)
         textual = Features(norm("textual_norm", streams[1]), textual.mask)
-        summaries = jnp.concatenate([summary(visual), summary(textual)], axis=-1)
+        summaries = textual.tokens[:, 0]
+        if self.pooling == "both":
+            summaries = jnp.concatenate([summary(visual), summary(textual)], axis=-1)
         return concatenate(visual, textual)._replace(pooled=jnp.tanh(dense("pooled")(summaries)))

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vlm_jax.layers.masks import padding_mask, zero_padding
-from vlm_jax.layers.transformer import Transformer
+from vlm_jax.layers.masks import finite_padding, padding_mask
+from vlm_jax.layers.norms import make_norm
+from vlm_jax.layers.transformer import NO_OPTIONS, Options, stack
 from vlm_jax.types import Features, concatenate, summary
+
+POOLINGS = ("first", "class", "mean", "before_last")
 
 
 class CrossModalFusion(nn.Module):
@@ -15,10 +18,15 @@ class CrossModalFusion(nn.Module):
     embeddings.
 
     VisualBERT (arXiv:1908.03557, section 3.2): norm_first=False, pooling="first". ViLT
-    (arXiv:2102.03334, section 3.1): norm_first=True, pooling="class". Image tokens are projected to
-    `width`, text tokens only if theirs differs. pooling: "first" real text token, a learned "class"
-    token that is prepended and not returned, or "mean" of all real tokens (ValueError otherwise); a
-    tanh layer follows. heads: N, a divisor of width.
+    (arXiv:2102.03334, section 3.1): norm_first=True; the paper pools at a learned token of the
+    text. Image tokens are projected to `width` unless visual_projection is False, text tokens only
+    if theirs differs. segments: rows of the table of segments, 0 for none; the first two are that
+    of the image and that of the text.
+    pooling: "first" real text token, a learned "class" token that is prepended and not returned, or
+        "mean" of all real tokens; a tanh layer follows. Or "before_last": the state of the text
+        token before the last real one as it is, as released for VisualBERT's answers; the layer is
+        there all the same, for the sake of checkpoints that hold it. ValueError otherwise.
+    heads: N, a divisor of width. The others are those of `layers.transformer.Transformer`.
     """
 
     width: int
@@ -26,7 +34,12 @@ class CrossModalFusion(nn.Module):
     heads: int = 8
     mlp_width: int = 1024
     norm_first: bool = False
+    visual_projection: bool = True
+    segments: int = 2
     pooling: str = "first"
+    attention: Options = NO_OPTIONS
+    activation: str = "gelu"
+    epsilon: float = 1e-6
     dropout: float = 0.0
     remat: bool = False
     dtype: DTypeLike = jnp.float32
@@ -34,42 +47,35 @@ class CrossModalFusion(nn.Module):
     @nn.compact
     def __call__(self, visual: Features, textual: Features, *, train: bool = False) -> Features:
         """Tokens f32[B, S + T, D], visual ones first."""
-        if self.pooling not in ("first", "class", "mean"):
-            raise ValueError(f'pooling={self.pooling!r}: choose "first", "class" or "mean"')
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling={self.pooling!r}: choose one of {POOLINGS}")
         both = self._embed(visual, textual)
         if not self.norm_first:
-            both = both._replace(
-                tokens=nn.LayerNorm(dtype=self.dtype, name="embed_norm")(both.tokens)
-            )
+            norm = {"epsilon": self.epsilon, "dtype": self.dtype, "name": "embed_norm"}
+            both = both._replace(tokens=make_norm("layer", **norm)(both.tokens))
         both = both._replace(tokens=nn.Dropout(self.dropout, deterministic=not train)(both.tokens))
         if self.pooling == "class":
             both = concatenate(self._class_token(len(both.tokens)), both)
-        stack = Transformer(
-            self.layers,
-            self.heads,
-            self.mlp_width,
-            norm_first=self.norm_first,
-            final_norm=self.norm_first,
-            dropout=self.dropout,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )
-        x, _ = stack(both.tokens, mask=padding_mask(both.mask), train=train)
+        layers = stack(self, final_norm=self.norm_first, name="transformer")
+        x, _ = layers(both.tokens, mask=padding_mask(both.mask), train=train)
         pooled = self._pool(x, both, textual)
-        pooled = jnp.tanh(nn.Dense(self.width, dtype=self.dtype, name="pooled")(pooled))
+        squashed = jnp.tanh(nn.Dense(self.width, dtype=self.dtype, name="pooled")(pooled))
+        pooled = pooled if self.pooling == "before_last" else squashed
         length = visual.tokens.shape[1] + textual.tokens.shape[1]
         return Features(x[:, -length:], both.mask[:, -length:], pooled)
 
     def _embed(self, visual: Features, textual: Features) -> Features:
         """Both token sets at one width, plus the embedding of their segment: 0 image, 1 text."""
-        seen = zero_padding(visual.tokens, visual.mask)
-        read = zero_padding(textual.tokens, textual.mask)
-        seen = nn.Dense(self.width, dtype=self.dtype, name="visual")(seen)
+        seen = finite_padding(visual.tokens, visual.mask)
+        read = finite_padding(textual.tokens, textual.mask)
+        if self.visual_projection:
+            seen = nn.Dense(self.width, dtype=self.dtype, name="visual")(seen)
         if read.shape[-1] != self.width:
             read = nn.Dense(self.width, dtype=self.dtype, name="textual")(read)
-        segment = self.param("segment", nn.initializers.normal(0.02), (2, 1, 1, self.width))
-        segment = segment.astype(self.dtype)
+        if not self.segments:
+            return concatenate(Features(seen, visual.mask), Features(read, textual.mask))
+        shape = (self.segments, 1, 1, self.width)
+        segment = self.param("segment", nn.initializers.normal(0.02), shape).astype(self.dtype)
         return concatenate(
             Features(seen + segment[0], visual.mask), Features(read + segment[1], textual.mask)
         )
@@ -86,5 +92,9 @@ class CrossModalFusion(nn.Module):
             return summary(Features(x, both.mask))
         if self.pooling == "class":
             return x[:, 0]
-        first = x.shape[1] - textual.mask.shape[1] + jnp.argmax(textual.mask, axis=1)  # [B]
-        return jnp.take_along_axis(x, first[:, None, None], axis=1)[:, 0]
+        if self.pooling == "before_last":
+            place = jnp.maximum(jnp.sum(textual.mask, axis=1) - 2, 0)  # [B]
+        else:
+            place = jnp.argmax(textual.mask, axis=1)
+        place = x.shape[1] - textual.mask.shape[1] + place
+        return jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]

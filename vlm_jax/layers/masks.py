@@ -25,19 +25,45 @@ def causal_mask(length: int) -> Bool[Array, "1 1 T T"]:
     return (position[None, :] <= position[:, None])[None, None]
 
 
-def prefix_lm_mask(real: Bool[Array, "B T"], prefix: Int[Array, " B"]) -> Bool[Array, "B 1 T T"]:
-    """The prefix sees the whole prefix; what follows is causal; padding is never seen.
+def block_mask(queries: Int[Array, "B T"], keys: Int[Array, "B M"]) -> Bool[Array, "B 1 T M"]:
+    """Tokens of one block see each other, before and after; block 0 is no block.
 
-    prefix = 2, real = 1 1 1 0:
-        1 1 0 0
-        1 1 0 0
-        1 1 1 0
-        1 1 1 0
-    PaliGemma (arXiv:2407.07726), section 3.1; the prefix LM of T5 (arXiv:1910.10683), figure 4.
+    queries = keys = 1 1 0 2 2:
+        1 1 0 0 0
+        1 1 0 0 0
+        0 0 0 0 0
+        0 0 0 1 1
+        0 0 0 1 1
+    The prefix of a prefix LM is one block (arXiv:2407.07726, section 3.1), each image of Gemma 3 is
+    another (arXiv:2503.19786, section 2).
     """
-    in_prefix = jnp.arange(real.shape[1])[None] < prefix[:, None]  # [B, T]
-    visible = causal_mask(real.shape[1]) | in_prefix[:, None, None, :]  # [B, 1, T, T]
-    return visible & padding_mask(real)
+    return ((queries[:, :, None] == keys[:, None, :]) & (queries > 0)[:, :, None])[:, None]
+
+
+def window_mask(
+    queries: Int[Array, "B T"], keys: Int[Array, "B M"], window: int
+) -> Bool[Array, "B 1 T M"]:
+    """A query sees the keys fewer than `window` positions before it (arXiv:2004.05150).
+
+    positions 0 1 2, window = 2 (what comes after is left to the causal mask):
+        1 1 1
+        1 1 1
+        0 1 1
+    """
+    return (queries[:, :, None] - keys[:, None, :] < window)[:, None]
+
+
+def latest_image_mask(marks: Bool[Array, "B T"], images: int) -> Bool[Array, "B T I"]:
+    """A token sees the image that was marked last, at or before it (arXiv:2204.14198, section 2.3).
+
+    marks = 0 1 0 1 0, images = 2:
+        0 0
+        1 0
+        1 0
+        0 1
+        0 1
+    """
+    return jnp.cumsum(marks, axis=1)[..., None] == jnp.arange(1, images + 1)[None, None]
 
 
 def cache_mask(
@@ -63,3 +89,10 @@ def zero_padding(x: Float[Array, "B S D"], real: Bool[Array, "B S"]) -> Float[Ar
     and when no key is real at all the softmax spreads over the padding.
     """
     return jnp.where(real[..., None], x, 0)
+
+
+def finite_padding(x: Float[Array, "B S D"], real: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
+    """X with zeros where padding is not finite: enough where every softmax has some real key, and
+    what becomes of the padding is then the same as without a mask.
+    """
+    return jnp.where(real[..., None] | jnp.isfinite(x), x, 0)

@@ -1,104 +1,195 @@
 """The one transformer stack: pre- or post-norm, with or without cross-attention, scanned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.attention import Attention
+from vlm_jax.layers.cache import merge
 from vlm_jax.layers.norms import make_norm
+from vlm_jax.layers.rotary import Rotary
+
+PARTS = ("self", "mlp", "cross", "cross_mlp")
+"""What a block may be made of, in any order."""
+
+Options = Mapping[str, Any]
+"""Keyword arguments for a part of a block, beyond those that the block itself sets."""
+
+NO_OPTIONS = FrozenDict()
+
+
+class Around(NamedTuple):
+    """What every layer of a stack sees besides its input; see `Transformer.__call__`."""
+
+    mask: Any = None
+    rotary: Any = None
+    relative: Any = None
+    context: Any = None
+    context_mask: Any = None
+    slot: Any = None
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an activation between: D -> width -> D."""
+    """Two dense layers with an activation between: D -> width -> D.
+
+    gated: the activation multiplies a second projection (GLU variants, arXiv:2002.05202).
+    """
 
     width: int
     activation: str = "gelu"
     bias: bool = True
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
         """KeyError if the activation is not in layers.activations.ACTIVATIONS."""
-        hidden = nn.Dense(self.width, use_bias=self.bias, dtype=self.dtype, name="up")(x)
-        hidden = ACTIVATIONS[self.activation](hidden)
+        dense = partial(nn.Dense, use_bias=self.bias, dtype=self.dtype)
+        activation = ACTIVATIONS[self.activation]
+        hidden = dense(self.width, name="up")(x)
+        if self.gated:
+            hidden = activation(dense(self.width, name="gate")(x)) * hidden
+        else:
+            hidden = activation(hidden)
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return nn.Dense(x.shape[-1], use_bias=self.bias, dtype=self.dtype, name="down")(hidden)
+        return dense(x.shape[-1], name="down")(hidden)
 
 
 class Block(nn.Module):
-    """Self-attention, optionally cross-attention, and an MLP, each with a residual sum and a norm.
+    """Parts that each add to what passes through: attention and MLPs, with a norm each.
 
-    norm_first: normalise what enters each part (ViT, GPT-2) or what leaves each residual sum
-    (BERT). dropout: on attention probabilities and on what each part adds.
+    parts: some of PARTS, in the order given. norm: see make_norm. norm_first: normalise what
+    enters each part (ViT, GPT-2) or what leaves each sum (BERT). sandwich: with norm_first, also
+    normalise what a part adds (Gemma 2, arXiv:2408.00118). bias: of all dense layers. attention:
+    further keyword arguments of `Attention`; cross: those of cross-attention alone; mlp: those of
+    `Mlp`. cross_gate: multiply what cross parts add by the tanh of a learned "scalar" or "vector"
+    that starts at 0, and add nothing to tokens that `context_mask` shows nothing (Flamingo,
+    arXiv:2204.14198, section 2.2). context_norm: normalise the context in every layer (CoCa,
+    arXiv:2205.01917, as released by open_clip). cross_own: cross-attention reads, after the
+    context, also what it adds to (Flamingo's resampler, section 2.1). dropout: on attention
+    probabilities and on what each part adds.
     """
 
     heads: int
     mlp_width: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
+    parts: tuple[str, ...] = ("self", "mlp")
     norm: str = "layer"
     norm_first: bool = True
+    sandwich: bool = False
     epsilon: float = 1e-6
     activation: str = "gelu"
     bias: bool = True
-    cross_attention: bool = False
+    attention: Options = NO_OPTIONS
+    cross: Options = NO_OPTIONS
+    mlp: Options = NO_OPTIONS
+    cross_gate: str | None = None
+    context_norm: bool = False
+    cross_own: bool = False
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        cache: Mapping | None,
-        drop_path: Float[Array, ""] | None,
-        mask: Bool[Array, "#B #N #T M"] | None,
-        context: Float[Array, "B S C"] | None,
-        context_mask: Bool[Array, "#B #N #T S"] | None,
-        slot: Int[Array, ""] | None,
-        train: bool,
+        self, x: Float[Array, "B T D"], layer: Mapping, around: Around, train: bool
     ) -> tuple[Float[Array, "B T D"], Mapping | None]:
-        """One layer; cache holds its {"self": ..., "cross": ...} keys and values, or is None."""
+        """One layer. layer: what it has for itself: cache (its {"self": ..., "cross": ...} keys and
+        values), drop_path f32[], kind i32[], active bool[], each None where not used. Cross parts
+        are left out where there is neither a context nor a cached one. ValueError for an unknown
+        part.
+        """
+        before, around, cache = x, _of_kind(around, layer["kind"]), layer["cache"]
+        crossed = around.context is not None or (cache is not None and "cross" in cache)
         new_cache = {}
-        attention: dict[str, Any] = dict(
-            heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim
-        )
-        attention |= dict(bias=self.bias, out_bias=self.bias)
-        attention |= dict(dropout=self.dropout, dtype=self.dtype)
-
-        def attend(name, y, *, context=None, mask=None, slot=None):
-            module = Attention(**attention, name=f"{name}_attention")
-            part = None if cache is None else cache[name]
-            out, new_cache[name] = module(y, context, mask=mask, cache=part, slot=slot, train=train)
-            return out
-
-        look = partial(attend, "self", mask=mask, slot=slot)
-        x = self._residual("self", x, look, drop_path, train)
-        if self.cross_attention:
-            look = partial(attend, "cross", context=context, mask=context_mask)
-            x = self._residual("cross", x, look, drop_path, train)
-        mlp = Mlp(self.mlp_width, self.activation, self.bias, self.dropout, self.dtype, name="mlp")
-        x = self._residual("mlp", x, partial(mlp, train=train), drop_path, train)
-        if (
-            context is None
-        ):  # cross-attention read what was cached: handing it on would copy it at every step
+        for part in self.parts:
+            if part.startswith("cross") and not crossed:
+                continue
+            if part in ("self", "cross"):
+                add = partial(self._attend, part, around, cache, new_cache, train)
+            elif part in PARTS:
+                add = partial(self._mlp, part, train)
+            else:
+                raise ValueError(f"unknown part {part!r} of a block: choose from {PARTS}")
+            x = self._residual(part, x, add, layer["drop_path"], train)
+        if layer["active"] is not None:
+            x = jnp.where(layer["active"], x, before)
+        if around.context is None:  # what was read from the cache stays there, uncopied
             new_cache.pop("cross", None)
         return x, None if cache is None else new_cache
 
-    def _residual(self, name, x, part, drop_path, train):
-        norm = make_norm(self.norm, epsilon=self.epsilon, dtype=self.dtype, name=f"{name}_norm")
-        added = part(norm(x) if self.norm_first else x)
+    @nn.nowrap
+    def _attend(
+        self, part: str, around: Around, cache: Any, new_cache: dict, train: bool, x: Array
+    ) -> Array:
+        options: dict[str, Any] = dict(heads=self.heads, bias=self.bias, out_bias=self.bias)
+        options |= dict(epsilon=self.epsilon, dropout=self.dropout, dtype=self.dtype)
+        options |= dict(self.attention) | (dict(self.cross) if part == "cross" else {})
+        module = Attention(**options, name=f"{part}_attention")
+        held = None if cache is None else cache[part]
+        if part == "self":
+            seen = around._asdict()
+            seen = {name: seen[name] for name in ("mask", "rotary", "relative", "slot")}
+            out, new_cache[part] = module(x, cache=held, train=train, **seen)
+            return out
+        context = around.context
+        mask = around.context_mask
+        if self.context_norm and context is not None:
+            context = self._norm("context_norm")(context)
+        if self.cross_own and context is not None:
+            context = jnp.concatenate([context, x], axis=1)
+            mask = _and_all(mask, x.shape[1])
+        out, new_cache[part] = module(x, context, mask=mask, cache=held, train=train)
+        if self.cross_gate is None or mask is None:
+            return out
+        return jnp.where(jnp.any(mask, axis=(1, 3))[..., None], out, 0)  # [B, T or 1, 1]
+
+    @nn.nowrap
+    def _mlp(self, part: str, train: bool, x: Array) -> Array:
+        options: dict[str, Any] = dict(bias=self.bias, dropout=self.dropout, dtype=self.dtype)
+        options |= dict(self.mlp)
+        return Mlp(self.mlp_width, self.activation, **options, name=part)(x, train=train)
+
+    @nn.nowrap
+    def _norm(self, name: str) -> nn.Module:
+        return make_norm(self.norm, epsilon=self.epsilon, dtype=self.dtype, name=name)
+
+    @nn.nowrap
+    def _residual(self, part: str, x: Array, add: Any, drop_path: Array | None, train: bool):
+        norm = self._norm(f"{part}_norm")
+        added = add(norm(x) if self.norm_first else x)
+        if self.sandwich:
+            added = self._norm(f"{part}_post_norm")(added)
+        if self.cross_gate is not None and part.startswith("cross"):
+            shape = {"scalar": (1, 1, 1), "vector": (1, 1, x.shape[-1])}[self.cross_gate]
+            gate = self.param(f"{part}_gate", nn.initializers.zeros_init(), shape)
+            added = jnp.tanh(gate).astype(self.dtype) * added
         added = nn.Dropout(self.dropout, deterministic=not train)(added)
         if drop_path is not None:
             added = _drop_path(added, drop_path, self.make_rng("dropout"))
         return x + added if self.norm_first else norm(x + added)
+
+
+def _and_all(mask: Bool[Array, "#B #N #T S"] | None, length: int) -> Array | None:
+    """The mask with `length` more keys that all queries see."""
+    if mask is None:
+        return None
+    return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, length)), constant_values=True)
+
+
+def _of_kind(around: Around, kind: Int[Array, ""] | None) -> Around:
+    """The mask and the angles that layers of this kind use, of those stacked along axis 0."""
+    if kind is None:
+        return around
+    mask, rotary = (jax.tree.map(lambda leaf: leaf[kind], x) for x in around[:2])
+    return around._replace(mask=mask, rotary=rotary)
 
 
 def _drop_path(
@@ -109,28 +200,74 @@ def _drop_path(
     return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), jnp.zeros_like(x))
 
 
+class Group(nn.Module):
+    """`size` successive blocks, of which only number `cross_offset` keeps its cross parts.
+
+    block: fields of `Block`.
+    """
+
+    size: int
+    cross_offset: int
+    block: Options
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], layers: Mapping, around: Around, train: bool
+    ) -> tuple[Float[Array, "B T D"], Mapping | None]:
+        """layers: as `Block`'s, each entry with a leading axis of `size`, the cache by block."""
+        caches = {}
+        for i in range(self.size):
+            fields = dict(self.block)
+            if i != self.cross_offset:
+                fields["parts"] = tuple(p for p in fields["parts"] if not p.startswith("cross"))
+            name = f"block_{i}"
+            layer = {
+                key: None if v is None else v[i] for key, v in layers.items() if key != "cache"
+            }
+            layer["cache"] = None if layers["cache"] is None else layers["cache"][name]
+            x, caches[name] = Block(**fields, name=name)(x, layer, around, train)
+        return x, None if layers["cache"] is None else caches
+
+
 class Transformer(nn.Module):
     """`layers` blocks scanned with stacked parameters [L, ...]: compile time ignores depth.
 
-    Fields are those of `Block`, and: drop_path, the stochastic-depth rate of the last layer (the
-    first has 0, linear between). final_norm: one more norm at the end, as pre-norm stacks need.
+    Fields are those of `Block`, and:
+    pattern: the kinds of successive layers, repeated to the end, as indices into the masks and
+        angles that are then given as sequences (Gemma 3: (0, 0, 0, 0, 0, 1), five local layers to a
+        global one); empty for layers that are all alike.
+    cross_every, cross_offset: cross parts only in layers whose number modulo cross_every is
+        cross_offset (BLIP-2's Q-Former: 2, 0). The scan is then over groups of cross_every layers.
+    drop_path: the stochastic-depth rate of the last layer (the first has 0, linear between).
+    final_norm: one more norm at the end, as pre-norm stacks need; a name for one of another kind.
+    stop: return the states after this many layers, without the final norm. The other parameters are
+        there all the same, for the sake of checkpoints that hold them (LLaVA's vision tower).
     remat: recompute each layer's activations in the backward pass instead of storing them.
     """
 
     layers: int
     heads: int
     mlp_width: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
+    parts: tuple[str, ...] = ("self", "mlp")
     norm: str = "layer"
     norm_first: bool = True
-    final_norm: bool = True
+    sandwich: bool = False
+    final_norm: bool | str = True
     epsilon: float = 1e-6
     activation: str = "gelu"
     bias: bool = True
-    cross_attention: bool = False
+    attention: Options = NO_OPTIONS
+    cross: Options = NO_OPTIONS
+    mlp: Options = NO_OPTIONS
+    cross_gate: str | None = None
+    context_norm: bool = False
+    cross_own: bool = False
+    cross_every: int = 1
+    cross_offset: int = 0
+    pattern: tuple[int, ...] = ()
     dropout: float = 0.0
     drop_path: float = 0.0
+    stop: int | None = None
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
@@ -139,49 +276,120 @@ class Transformer(nn.Module):
         self,
         x: Float[Array, "B T D"],
         *,
-        mask: Bool[Array, "#B #N #T M"] | None = None,
+        mask: Bool[Array, "#B #N #T M"] | Sequence[Array] | None = None,
+        rotary: Rotary | Sequence[Rotary] | None = None,
+        relative: Float[Array, "#B N T M"] | None = None,
         context: Float[Array, "B S C"] | None = None,
         context_mask: Bool[Array, "#B #N #T S"] | None = None,
         cache: Mapping | None = None,
         slot: Int[Array, ""] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Mapping | None]:
-        """Run all layers: (hidden states, new cache); cache leaves [L, B, ...] (`empty_cache`)."""
-        block = Block
-        if self.remat:
-            block = nn.remat(Block, prevent_cse=False, static_argnums=(8,))
-        scan = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, 0, *(nn.broadcast,) * 5),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only
-            length=self.layers,
-        )
-        fields = {name: getattr(self, name) for name in BLOCK_FIELDS}
-        drop_path = None
-        if train and self.drop_path:
-            drop_path = jnp.linspace(0.0, self.drop_path, self.layers)
-        x, new_cache = scan(**fields, name="layers")(
-            x.astype(self.dtype), cache, drop_path, mask, context, context_mask, slot, train
-        )
-        cache = None if cache is None or new_cache is None else {**cache, **new_cache}
+        """Run all layers: (hidden states, new cache); cache leaves [L, B, ...] (`empty_cache`).
+
+        mask, rotary, relative, slot: of self-attention (see `Attention`); with a pattern, mask and
+        rotary hold one entry per kind. context, context_mask: of cross-attention.
+        """
+        if self.pattern:
+            stack = lambda *leaves: jnp.stack(leaves)
+            mask = None if mask is None else jnp.stack(list(mask))
+            rotary = None if rotary is None else jax.tree.map(stack, *rotary)
+        around = Around(mask, rotary, relative, context, context_mask, slot)
+        x, new_cache = self._run(x.astype(self.dtype), self._layers(cache, train), around, train)
         if self.final_norm:
-            x = make_norm(self.norm, epsilon=self.epsilon, dtype=self.dtype, name="final_norm")(x)
-        return x, cache
+            kind = self.norm if self.final_norm is True else str(self.final_norm)
+            norm = make_norm(kind, epsilon=self.epsilon, dtype=self.dtype, name="final_norm")
+            x = norm(x) if self.stop is None else (norm(x), x)[1]  # its parameters exist either way
+        if cache is None or new_cache is None:
+            return x, None
+        return x, merge(cache, new_cache)
 
     def empty_cache(self, width: int, batch: int, slots: int, memory_slots: int = 0) -> Mapping:
         """Zeroed keys and values [L, B, M, N_kv, K] for this stack at model width `width`."""
-        heads = (self.kv_heads or self.heads, self.head_dim or width // self.heads)
 
-        def empty(length):
-            shape = (self.layers, batch, length, *heads)
+        def empty(layers, part, length):
+            options = dict(self.attention) | (dict(self.cross) if part == "cross" else {})
+            heads = options.get("heads", self.heads)
+            head_dim = options.get("head_dim") or width // heads
+            shape = (layers, batch, length, options.get("kv_heads") or heads, head_dim)
             return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
 
-        cache = {"self": empty(slots)}
-        return cache | {"cross": empty(memory_slots)} if self.cross_attention else cache
+        def block(layers, crossed=True):
+            lengths = {"self": slots} | ({"cross": memory_slots} if crossed else {})
+            return {p: empty(layers, p, n) for p, n in lengths.items() if p in self.parts}
+
+        def group(layers, size):
+            blocks = range(size)
+            return {f"block_{i}": block(layers, i == self.cross_offset) for i in blocks}
+
+        if self.cross_every == 1:
+            return block(self.layers)
+        groups, rest = divmod(self.layers, self.cross_every)
+        return {"groups": group(groups, self.cross_every), "rest": group(1, rest)}
+
+    @nn.nowrap
+    def _layers(self, cache: Mapping | None, train: bool) -> dict[str, Any]:
+        """What each layer has for itself, with a leading axis L (the cache as it is)."""
+        drop_path = kind = None
+        if train and self.drop_path:
+            drop_path = jnp.linspace(0.0, self.drop_path, self.layers)
+        if self.pattern:
+            kinds = [self.pattern[i % len(self.pattern)] for i in range(self.layers)]
+            kind = jnp.array(kinds, jnp.int32)
+        active = None if self.stop is None else jnp.arange(self.layers) < self.stop
+        return {"cache": cache, "drop_path": drop_path, "kind": kind, "active": active}
+
+    @nn.nowrap
+    def _run(self, x: Array, layers: dict, around: Around, train: bool):
+        """Scan over blocks, or over groups of blocks and then through the rest."""
+        block = {name: getattr(self, name) for name in BLOCK_FIELDS}
+        if self.cross_every == 1:
+            return self._scan(Block, self.layers)(**block, name="layers")(x, layers, around, train)
+        size = self.cross_every
+        groups, rest = divmod(self.layers, size)
+        own = {name: value for name, value in layers.items() if name != "cache"}
+        whole = {
+            name: None if v is None else v[: groups * size].reshape(groups, size)
+            for name, v in own.items()
+        }
+        left = {name: None if v is None else v[groups * size :] for name, v in own.items()}
+        cache = layers["cache"] or {"groups": None, "rest": None}
+        fields: dict[str, Any] = dict(cross_offset=self.cross_offset, block=block)
+        scanned = cache["groups"]
+        if groups:
+            scan = self._scan(Group, groups)(size, **fields, name="groups")
+            x, scanned = scan(x, whole | {"cache": cache["groups"]}, around, train)
+        held = jax.tree.map(lambda leaf: leaf[0], cache["rest"])
+        x, last = Group(rest, **fields, name="rest")(x, left | {"cache": held}, around, train)
+        if layers["cache"] is None:
+            return x, None
+        return x, {"groups": scanned, "rest": jax.tree.map(lambda leaf: leaf[None], last)}
+
+    @nn.nowrap
+    def _scan(self, layer: Any, length: int) -> Any:
+        if self.remat:
+            layer = nn.remat(layer, prevent_cse=False, static_argnums=(4,))
+        return nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only
+            length=length,
+        )
+
+
+def stack(module: Any, **given: Any) -> Transformer:
+    """A Transformer whose fields are `given`, or else the module's own of the same name."""
+    shared = {name: getattr(module, name) for name in FIELDS if hasattr(module, name)}
+    return Transformer(**(shared | given))
 
 
 BLOCK_FIELDS = (
-    "heads", "mlp_width", "kv_heads", "head_dim", "norm", "norm_first", "epsilon", "activation",
-    "bias", "cross_attention", "dropout", "dtype",
+    "heads", "mlp_width", "parts", "norm", "norm_first", "sandwich", "epsilon", "activation",
+    "bias", "attention", "cross", "mlp", "cross_gate", "context_norm", "cross_own", "dropout",
+    "dtype",
+)  # fmt: skip
+FIELDS = (
+    *BLOCK_FIELDS, "layers", "final_norm", "cross_every", "cross_offset", "pattern", "drop_path",
+    "stop", "remat",
 )  # fmt: skip

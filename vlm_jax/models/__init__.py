@@ -4,13 +4,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vlm_jax import kwargs
+from vlm_jax.connectors import CONNECTORS
 from vlm_jax.decoders import DECODERS
 from vlm_jax.encoders import TEXT_ENCODERS, VISION_ENCODERS
 from vlm_jax.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS
 from vlm_jax.models.vision_language import VisionLanguageModel
 
-PARTS = {"vision": VISION_ENCODERS, "text": TEXT_ENCODERS, "fusion": FUSIONS, "decoder": DECODERS}
+PARTS = {
+    "vision": VISION_ENCODERS,
+    "connector": CONNECTORS,
+    "text": TEXT_ENCODERS,
+    "fusion": FUSIONS,
+    "decoder": DECODERS,
+}
 """Parts chosen by their `name` key; the heads of HEADS have one kind each."""
 
 NEEDS = {
@@ -18,10 +25,14 @@ NEEDS = {
     "classify": ("classify",),
     "contrast": ("text", "contrast"),
     "reconstruct": ("text", "fusion", "reconstruct"),
+    "label_regions": ("regions",),
 }
 """Model method to the parts of the config that it uses."""
 
-ATTENDING = ("attending_lstm", "cross_attention", "prefix_lm")
+ATTENDING = ("attending_lstm", "causal_lm", "coca")
+TOWERS = ("coca",)
+"""Decoders with a text encoder of their own."""
+
 MIXING = ("coattention", "cross_modal")
 """Fusions in which every word also sees every other word."""
 
@@ -41,8 +52,8 @@ def build(config: Mapping[str, Any]) -> VisionLanguageModel:
     """
     given = {key: value for key, value in dict(config).items() if value is not None}
     fields = [key for key in kwargs.keywords(VisionLanguageModel) if key.startswith("image_")]
-    kwargs.check_keys(given, [*PARTS, *HEADS, *fields], "config.model")
-    if "vision" not in given:
+    kwargs.check_keys(given, [*PARTS, *HEADS, *fields, "shared_words"], "config.model")
+    if not given.keys() & {"vision", "text", "decoder"}:
         raise TypeError("config.model lacks the required key 'vision'")
     parts: dict[str, Any] = {
         name: kwargs.build(table, given[name], f"config.model.{name}")
@@ -53,7 +64,7 @@ def build(config: Mapping[str, Any]) -> VisionLanguageModel:
         if name in given:
             parts[f"{name}_head"] = kwargs.call(head, given[name], f"config.model.{name}")
     parts |= {key: tuple(map(float, given[key])) for key in fields if key in given}
-    return VisionLanguageModel(**parts)
+    return VisionLanguageModel(**parts, shared_words=given.get("shared_words", False))
 
 
 def check(
@@ -66,16 +77,19 @@ def check(
     the text encoder.
     """
     has = {name for name, value in dict(config).items() if value is not None}
+    if dict(config.get("decoder") or {}).get("name") in TOWERS:
+        has.add("text")
     problems = [
         f"task {task} needs config.model.{part}: add it, or drop the task"
         for task, ask in asks.items()
         for part in NEEDS[ask]
         if part not in has
     ]
-    if question_in_text and not {"text", "fusion"} <= has:
+    looking = "cross" in dict(config.get("text") or {}).get("parts", ())
+    if question_in_text and not ("text" in has and ("fusion" in has or looking)):
         problems.append(
             "a question that goes through the text encoder needs config.model.text and "
-            "config.model.fusion: "
+            'config.model.fusion, or "cross" among the parts of the text encoder: '
             'add them, or let a decoder read it (task vqa_generation with question_to="decoder")'
         )
     problems += _misfits(config, set(asks.values()), question_in_text)
@@ -90,7 +104,8 @@ def _misfits(
 
     methods: the model methods that tasks ask for.
     """
-    vision, text, fusion, decoder = (dict(config.get(name) or {}) for name in PARTS)
+    parts = ("vision", "text", "fusion", "decoder")
+    vision, text, fusion, decoder = (dict(config.get(name) or {}) for name in parts)
     problems = []
     if fusion and not text:
         problems.append(

@@ -3,6 +3,7 @@ a match score.
 """
 
 import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,43 +11,52 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vlm_jax.layers.activations import ACTIVATIONS
+from vlm_jax.layers.norms import make_norm
 
 
 class ContrastHead(nn.Module):
     """Projects image and text summaries to unit vectors of one space, with a learned temperature.
 
-    size: E. scale: initial inverse temperature. bias: initial logit bias (sigmoid loss), or None
-    for none. max_scale: the inverse temperature is clipped here (CLIP, arXiv:2103.00020, section
-    2.5).
+    size: E. scale: initial inverse temperature; None for a temperature of 1. bias: initial logit
+    bias (sigmoid loss), or None for none. max_scale: the inverse temperature is clipped here (CLIP,
+    arXiv:2103.00020, section 2.5). project: which sides have a projection; the others' summaries
+    are of width E already, as both of SigLIP's are (arXiv:2303.15343). project_bias: whether the
+    projections have biases (BLIP, arXiv:2201.12086).
     """
 
     size: int
-    scale: float = 1 / 0.07
+    scale: float | None = 1 / 0.07
     bias: float | None = None
     max_scale: float = 100.0
+    project: tuple[str, ...] = ("image", "text")
+    project_bias: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        """Two bias-free projections and one or two scalars."""
-        self.image = nn.Dense(self.size, use_bias=False, dtype=self.dtype)
-        self.text = nn.Dense(self.size, use_bias=False, dtype=self.dtype)
-        self.logit_scale = self.param(
-            "logit_scale", nn.initializers.constant(math.log(self.scale)), ()
-        )
+        """Two projections and two scalars, as far as they are wanted."""
+        if "image" in self.project:
+            self.image = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
+        if "text" in self.project:
+            self.text = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
+        if self.scale is not None:
+            initial = nn.initializers.constant(math.log(self.scale))
+            self.logit_scale = self.param("logit_scale", initial, ())
         if self.bias is not None:
             self.logit_bias = self.param("logit_bias", nn.initializers.constant(self.bias), ())
 
     def embed_image(self, pooled: Float[Array, "B D"]) -> Float[Array, "B E"]:
         """Unit vectors of images."""
-        return _unit(self.image(pooled))
+        return _unit(self.image(pooled) if "image" in self.project else pooled)
 
     def embed_text(self, pooled: Float[Array, "B D"]) -> Float[Array, "B E"]:
         """Unit vectors of texts."""
-        return _unit(self.text(pooled))
+        return _unit(self.text(pooled) if "text" in self.project else pooled)
 
     def __call__(self, image: Float[Array, "B C"], text: Float[Array, "B D"]) -> dict[str, Array]:
         """Unit vectors image_embeds and text_embeds f32[B, E]; scale f32[]; perhaps bias f32[]."""
-        scale = jnp.minimum(jnp.exp(self.logit_scale), self.max_scale)
+        scale = jnp.ones(())
+        if self.scale is not None:
+            scale = jnp.minimum(jnp.exp(self.logit_scale), self.max_scale)
         outputs = {
             "image_embeds": self.embed_image(image),
             "text_embeds": self.embed_text(text),
@@ -64,12 +74,16 @@ def _unit(x: Float[Array, "B E"]) -> Float[Array, "B E"]:
 class ClassifierHead(nn.Module):
     """Class scores from a summary vector: linear, or through one hidden layer.
 
-    classes: C. hidden: width of the hidden layer, or None for none.
+    classes: C. hidden: width of the hidden layer, or None for none. norm: a layer normalisation of
+    the hidden layer "before" its activation (ViLT, arXiv:2102.03334) or "after" it (LXMERT,
+    arXiv:1908.07490), or None.
     """
 
     classes: int
     hidden: int | None = None
     activation: str = "gelu"
+    norm: str | None = None
+    epsilon: float = 1e-6
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
@@ -78,9 +92,12 @@ class ClassifierHead(nn.Module):
         """Logits in float32."""
         x = pooled
         if self.hidden is not None:
-            x = ACTIVATIONS[self.activation](
-                nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x)
-            )
+            x = nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x)
+            norms = {"epsilon": self.epsilon, "dtype": self.dtype, "name": "norm"}
+            norm = make_norm("layer", **norms) if self.norm else lambda x: x
+            x = norm(x) if self.norm == "before" else x
+            x = ACTIVATIONS[self.activation](x)
+            x = norm(x) if self.norm == "after" else x
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, dtype=self.dtype, name="out")(x).astype(jnp.float32)
 
@@ -88,28 +105,72 @@ class ClassifierHead(nn.Module):
 class ReconstructionHead(nn.Module):
     """Masked-word scores from text tokens and an image-text match score from the summary.
 
-    BERT's transform (dense, GELU, norm) before the vocabulary (arXiv:1810.04805); matching as in
-    VisualBERT (arXiv:1908.03557), section 3.2. vocab: V.
+    BERT's transform (dense, activation, norm) before the vocabulary (arXiv:1810.04805); matching as
+    in VisualBERT (arXiv:1908.03557), section 3.2. vocab: V. tied: the words' scores come from the
+    table of word vectors. match: whether there is a match score.
     """
 
     vocab: int
+    activation: str = "gelu"
+    tied: bool = False
+    match: bool = True
     epsilon: float = 1e-12
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "B T D"], pooled: Float[Array, "B D"]
+        self,
+        tokens: Float[Array, "B T D"],
+        pooled: Float[Array, "B D"] | None,
+        table: Float[Array, "V D"] | None = None,
     ) -> dict[str, Array]:
         """word_logits f32[B, T, V] and match_logits f32[B, 2] (class 1: image and text belong
         together).
+
+        table: word vectors, needed if tied; pooled is needed for a match score.
         """
         x = nn.Dense(tokens.shape[-1], dtype=self.dtype, name="transform")(tokens)
         x = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="norm")(
-            ACTIVATIONS["gelu"](x)
+            ACTIVATIONS[self.activation](x)
         )
-        words = nn.Dense(self.vocab, dtype=self.dtype, name="words")(x)
+        if self.tied:
+            words = x.astype(self.dtype) @ jnp.asarray(table, self.dtype).T
+            bias = self.param("words_bias", nn.initializers.zeros_init(), (self.vocab,))
+            words = words.astype(jnp.float32) + bias[None, None]
+        else:
+            words = nn.Dense(self.vocab, dtype=self.dtype, name="words")(x).astype(jnp.float32)
+        if not self.match:
+            return {"word_logits": words}
         match = nn.Dense(2, dtype=self.dtype, name="match")(pooled)
-        return {"word_logits": words.astype(jnp.float32), "match_logits": match.astype(jnp.float32)}
+        return {"word_logits": words, "match_logits": match.astype(jnp.float32)}
 
 
-HEADS = {"contrast": ContrastHead, "classify": ClassifierHead, "reconstruct": ReconstructionHead}
+class RegionHead(nn.Module):
+    """Several scores of every image token, through one shared transform as BERT's for words.
+
+    classes: the name of a score to the number of its values: LXMERT (arXiv:1908.07490, section 3.1)
+    predicts each region's object and attribute, and its feature vector.
+    """
+
+    classes: Mapping[str, int]
+    activation: str = "gelu"
+    epsilon: float = 1e-12
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B S D"]) -> dict[str, Array]:
+        """{"region_NAME": f32[B, S, values]}."""
+        x = nn.Dense(tokens.shape[-1], dtype=self.dtype, name="transform")(tokens)
+        norms = {"epsilon": self.epsilon, "dtype": self.dtype, "name": "norm"}
+        x = make_norm("layer", **norms)(ACTIVATIONS[self.activation](x))
+        dense = lambda name, size: nn.Dense(size, dtype=self.dtype, name=name)(x)
+        scores = {name: dense(name, size) for name, size in self.classes.items()}
+        return {f"region_{name}": score.astype(jnp.float32) for name, score in scores.items()}
+
+
+HEADS = {
+    "contrast": ContrastHead,
+    "classify": ClassifierHead,
+    "reconstruct": ReconstructionHead,
+    "regions": RegionHead,
+}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -19,19 +20,23 @@ Part = Any
 
 
 class VisionLanguageModel(nn.Module):
-    """Encoders, fusion, decoder and heads, each optional but the vision encoder.
+    """Encoders, fusion, decoder and heads, each optional; a language model is a decoder alone.
 
+    shared_words: the decoder uses the text encoder's table of word vectors (T5).
     image_mean, image_std: per RGB channel in [0, 1], applied to uint8 images on the device; float
     inputs are taken to be features and pass unchanged.
     """
 
-    vision: nn.Module
+    vision: Part = None
+    connector: Part = None
     text: Part = None
     fusion: Part = None
     decoder: Part = None
     contrast_head: Part = None
     classify_head: Part = None
     reconstruct_head: Part = None
+    regions_head: Part = None
+    shared_words: bool = False
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -40,15 +45,18 @@ class VisionLanguageModel(nn.Module):
     ) -> dict[str, dict[str, Array]]:
         """Outputs for each task in `asks` = {task name: method of this class}, from batch["image"]
         and batch[task].
+
+        batch[task] may have several rows per image: of n times as many rows as images, rows
+        i * n to i * n + n - 1 belong to image i.
         """
-        visual = self.encode_image(batch["image"], train=train)
+        visual = self.encode_image(batch["image"], train=train) if "image" in batch else None
         return {
             task: getattr(self, ask)(visual, batch[task], train=train) for task, ask in asks.items()
         }
 
-    def encode_image(self, image: Array, *, train: bool = False) -> Features:
+    def encode_image(self, image: Array, *, train: bool = False, **given: Any) -> Features:
         """Features of uint8[B, H, W, 3] images in [0, 255], or of f32[B, ...] features computed
-        beforehand.
+        beforehand. given: what else the vision encoder takes, such as a mask.
         """
         if image.dtype == jnp.uint8:
             mean, std = (
@@ -56,16 +64,35 @@ class VisionLanguageModel(nn.Module):
                 for x in (self.image_mean, self.image_std)
             )
             image = (image.astype(jnp.float32) / 255.0 - mean) / std
-        return self.vision(image, train=train)
+        visual = self.vision(image, train=train, **given)
+        return visual if self.connector is None else self.connector(visual, train=train)
 
-    def encode_text(self, inputs: Mapping[str, Array], *, train: bool = False) -> Features:
-        """Features of inputs["text"] i32[B, T] where inputs["text_mask"] is True."""
-        return self.text(inputs["text"], inputs["text_mask"], train=train)
+    def encode_text(
+        self, inputs: Mapping[str, Array], context: Features | None = None, *, train: bool = False
+    ) -> Features:
+        """Features of inputs["text"] i32[B, T] where inputs["text_mask"] is True.
+
+        inputs["text_types"], if there, says which segment each token belongs to,
+        inputs["text_visible"] which tokens attention sees, if not the real ones. context: what a
+        text encoder with cross-attention looks at. Without a text encoder, the decoder has one.
+        """
+        known = {"text_types": "types", "text_visible": "visible"}
+        given: dict[str, Any] = {known[key]: inputs[key] for key in known if key in inputs}
+        given |= {} if context is None else {"context": context}
+        tower = self.decoder.encode if self.text is None else self.text
+        return tower(inputs["text"], inputs["text_mask"], **given, train=train)
 
     def fuse(
-        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> Features:
-        """Features of image and text together; the last T tokens are the text's."""
+        """Features of image and text together; the last T tokens are the text's.
+
+        Without a fusion the text encoder itself looks at the image, if there is one.
+        """
+        if visual is not None and not getattr(self.fusion, "shares_images", False):
+            visual = _for_rows(visual, len(inputs["text"]))
+        if self.fusion is None:
+            return self.encode_text(inputs, visual, train=train)
         return self.fusion(visual, self.encode_text(inputs, train=train), train=train)
 
     def embed_image(self, image: Array) -> Float[Array, "B E"]:
@@ -77,22 +104,24 @@ class VisionLanguageModel(nn.Module):
         return self.contrast_head.embed_text(summary(self.encode_text(inputs)))
 
     def contrast(
-        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> dict[str, Array]:
         """image_embeds, text_embeds f32[B, E], scale and perhaps bias."""
+        assert visual is not None
         return self.contrast_head(summary(visual), summary(self.encode_text(inputs, train=train)))
 
     def classify(
-        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> dict[str, Array]:
         """Logits f32[B, C] from the fused summary, or from the image alone when the model has no
         fusion.
         """
         fused = visual if self.fusion is None else self.fuse(visual, inputs, train=train)
+        assert fused is not None
         return {"logits": self.classify_head(summary(fused), train=train)}
 
     def reconstruct(
-        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> dict[str, Array]:
         """word_logits f32[B, T, V] and match_logits f32[B, 2].
 
@@ -105,18 +134,72 @@ class VisionLanguageModel(nn.Module):
             for name in ("text", "text_mask")
         }
         fused = self.fuse(visual, shown, train=train)
-        return self.reconstruct_head(fused.tokens[:, -inputs["text"].shape[1] :], summary(fused))
+        return self._reconstructed(fused, inputs["text"].shape[1])
+
+    def understand(
+        self,
+        visual: Features | None,
+        inputs: Mapping[str, Array],
+        *,
+        everywhere: bool = False,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """All that is known about image and text together: tokens, pooled if the model has that,
+        and the outputs of its heads: word_logits, match_logits, logits, region_...
+
+        everywhere: word_logits of all tokens, not only of the text's.
+        """
+        fused = self.fuse(visual, inputs, train=train)
+        outputs = {"tokens": fused.tokens}
+        outputs |= {} if fused.pooled is None else {"pooled": fused.pooled}
+        if self.reconstruct_head is not None:
+            length = fused.tokens.shape[1] if everywhere else inputs["text"].shape[1]
+            outputs |= self._reconstructed(fused, length)
+        if self.regions_head is not None:
+            outputs |= self.regions_head(fused.tokens[:, : -inputs["text"].shape[1]])
+        if self.classify_head is not None:
+            outputs["logits"] = self.classify_head(summary(fused), train=train)
+        return outputs
+
+    def _reconstructed(self, fused: Features, length: int) -> dict[str, Array]:
+        """Scores of words at the last tokens, and of the match."""
+        tokens = fused.tokens[:, -length:]
+        if not self.reconstruct_head.tied:
+            return self.reconstruct_head(tokens, summary(fused))
+        return self.reconstruct_head(tokens, summary(fused), self.text.word_vectors())
+
+    def encode(
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> dict[str, Array]:
+        """What the encoders make by themselves: image_tokens, image_pooled, text_tokens,
+        text_pooled, as far as there are an image, a text and a pooled vector.
+        """
+        found = {} if visual is None else {"image": visual}
+        found |= {"text": self.encode_text(inputs, train=train)} if "text" in inputs else {}
+        outputs = {f"{name}_tokens": features.tokens for name, features in found.items()}
+        pooled = {f"{name}_pooled": features.pooled for name, features in found.items()}
+        return outputs | {name: x for name, x in pooled.items() if x is not None}
+
+    def label_regions(
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> dict[str, Array]:
+        """Scores region_... f32[B, S, values] of every image token by itself."""
+        assert visual is not None
+        return self.regions_head(visual.tokens)
 
     def memory(
-        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
-    ) -> Features:
-        """What the decoder attends to: the image, fused with inputs["text"] where the task gives
-        one.
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> Features | None:
+        """What the decoder attends to: the image, or inputs["text"], or both together, as far as
+        the task gives them.
         """
-        return self.fuse(visual, inputs, train=train) if "text" in inputs else visual
+        fused = "text" in inputs and (self.fusion is not None or self.text is not None)
+        if fused:
+            return self.fuse(visual, inputs, train=train)
+        return visual if visual is None else _for_rows(visual, len(inputs["tokens"]))
 
     def generate(
-        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> dict[str, Array]:
         """Logits f32[B, T, V] of the decoder reading inputs["tokens"], for teacher forcing."""
         memory = self.memory(visual, inputs, train=train)
@@ -126,12 +209,21 @@ class VisionLanguageModel(nn.Module):
             mask=inputs["tokens_mask"],
             prefix=inputs["prefix"],
             train=train,
+            **self._words(),
         )
         return {"logits": logits}
 
-    def read(self, image: Array, inputs: Mapping[str, Array]) -> Features:
-        """The decoder's memory of an image and, where the task gives one, of inputs["text"]."""
-        return self.memory(self.encode_image(image), inputs)
+    def read(self, image: Array | None, inputs: Mapping[str, Array]) -> Features | None:
+        """The decoder's memory of an image, if there is one, and, where the task gives one, of
+        inputs["text"].
+        """
+        return self.memory(None if image is None else self.encode_image(image), inputs)
+
+    def deal(self, visual: Features, tokens: Int[Array, "B T"]) -> Features:
+        """Any number of images as the decoder's memory, where images stand in the text's midst:
+        each text gets, in order, one image token for each of its tokens that stands for one.
+        """
+        return _dealt(visual, tokens == self.decoder.image_token)
 
     def decode(
         self,
@@ -141,10 +233,35 @@ class VisionLanguageModel(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
+        **given: Any,
     ) -> tuple[Float[Array, "B T V"], Cache | None]:
-        """The decoder by itself; see `vlm_jax.decoders`."""
-        return self.decoder(tokens, memory, cache, mask=mask, prefix=prefix)
+        """The decoder by itself; see `vlm_jax.decoders`. given: what else this decoder takes."""
+        given = given | self._words()
+        return self.decoder(tokens, memory, cache, mask=mask, prefix=prefix, **given)
 
-    def init_cache(self, memory: Features, length: int) -> Cache:
-        """The decoder's empty cache with room for `length` tokens."""
-        return self.decoder.init_cache(memory, length)
+    def _words(self) -> dict[str, Array]:
+        """The word vectors that text encoder and decoder share, if they do."""
+        return {"words": self.text.word_vectors()} if self.shared_words else {}
+
+    def init_cache(self, memory: Features | None, length: int, **given: Any) -> Cache:
+        """The decoder's empty cache with room for `length` tokens; given: see the decoder's."""
+        return self.decoder.init_cache(memory, length, **given)
+
+
+def _dealt(visual: Features, where: Bool[Array, "B T"]) -> Features:
+    """The real tokens of all images in one row, then cut into the shares of B texts."""
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (visual.tokens, visual.mask)]
+    counts = jnp.sum(where, axis=1)  # [B]
+    place = jnp.arange(min(where.shape[1], len(flat[1])))[None]
+    rank = (jnp.cumsum(counts) - counts)[:, None] + place  # [B, S]
+    real = (place < counts[:, None]) & (rank < jnp.sum(flat[1]))
+    chosen = jnp.argsort(~flat[1], stable=True)[jnp.minimum(rank, len(flat[1]) - 1)]
+    places = visual.places
+    places = None if places is None else places.reshape(-1, 3)[chosen]
+    return Features(flat[0][chosen], real, None, places)
+
+
+def _for_rows(visual: Features, rows: int) -> Features:
+    """The features of the image that each of `rows` texts belongs to."""
+    times = rows // len(visual.tokens)
+    return visual if times == 1 else jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), visual)
