@@ -3,7 +3,8 @@ position.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Run:
 
     variables: may be replaced at any time (training does) without compiling anew. batch_size:
     global. predictions: where `save_predictions` writes, or None. skipped: broken examples met so
-    far.
+    far. programs: what was compiled for writing text.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Run:
     ):
         self.experiment, self.variables, self.mesh = experiment, variables, mesh
         self.batch_size, self.predictions, self.skipped = batch_size, predictions, Skipped()
+        self.programs = decode.Programs()
         self._functions: dict[Any, Callable] = {}
 
     def rows(
@@ -56,41 +58,68 @@ class Run:
 
         yield from self._map(("rows", ask), outputs, source, inputs)
 
-    def write(self, source: Source, inputs: Inputs, length: int, **options: Any) -> dict[int, str]:
-        """The text that the decoder writes for every sound example, by position.
+    def write(
+        self,
+        source: Source,
+        inputs: Inputs,
+        length: int,
+        *,
+        seed: int = 0,
+        choices: Sequence[str] | None = None,
+        **options: Any,
+    ) -> dict[int, Any]:
+        """The text that the decoder writes for every sound example, by position; with n_best, a
+        list of texts, best first.
 
-        length: most tokens to write. options: those of `vlm_jax.decode.Search`.
+        length: most tokens to write. seed: of drawn texts, which depend on it and the example's id
+        alone. choices: the only texts that may be written. options: those of
+        `vlm_jax.decode.Search`.
         """
         tokenizer = self.experiment.tokenizer
         special = {tokenizer.pad, tokenizer.bos, tokenizer.mask} - {tokenizer.eos, None}
         # Rows of the table that only round up its size stand for no token.
         unused = range(tokenizer.size, self.experiment.model.decoder.vocab)
-        banned = (*sorted(special), *unused)
         search = kwargs.call(
             decode.Search,
             options,
             "options",
             max_length=length,
             eos=(tokenizer.eos,),
-            banned=banned,
+            banned=(*sorted(special), *unused),
             pad=tokenizer.pad,
         )
-        written = self._map(("write", search), self._writer(search), source, inputs)
-        return {position: tokenizer.decode(row["tokens"].tolist()) for position, row in written}
+        choices = None if choices is None else tuple(choices)
+        ask = lambda example: {**inputs(example), **_randomness(example, seed)}
+        writer = self._writer(search, choices)
+        written = self._map(("write", search, choices), writer, source, ask)
+        return {position: self._texts(row["tokens"]) for position, row in written}
 
-    def _writer(self, search: decode.Search) -> Callable:
+    def _texts(self, tokens: np.ndarray) -> Any:
+        if tokens.ndim > 1:
+            return [self._texts(text) for text in tokens]
+        return self.experiment.tokenizer.decode(tokens.tolist())
+
+    def _writer(self, search: decode.Search, choices: tuple[str, ...] | None) -> Callable:
         """A function of (variables, batch) that reads image and prompt once and then decodes in one
         loop.
         """
-        model = self.experiment.model
+        model, trie = self.experiment.model, None
+        if choices is not None:
+            texts = [self.experiment.tokenizer.encode(choice) for choice in choices]
+            names = ("eos", "max_length", "min_length", "banned")
+            trie = decode.make_trie(texts, **{name: getattr(search, name) for name in names})
 
         def write(variables: Variables, batch: Batch) -> dict[str, Any]:
             prompt = batch["inputs"]
+            size, length = prompt["tokens"].shape
+            self.programs.note(size, length, search)
             ask: Any = lambda method: partial(model.apply, variables, method=method)
-            memory = ask("read")(batch["image"], prompt)
-            texts = (prompt["tokens"], prompt["tokens_mask"])
             found = decode.generate(
-                ask("decode"), ask("init_cache"), *texts, memory, search, prefix=prompt["prefix"]
+                *(ask("decode"), ask("init_cache"), prompt["tokens"], prompt["tokens_mask"]),
+                *(ask("read")(batch["image"], prompt), search),
+                prefix=prompt["prefix"],
+                keys=decode.example_keys(prompt["seed"], prompt["example"]),
+                trie=trie,
             )
             return found._asdict()
 
@@ -171,6 +200,11 @@ class Run:
         share = self.batch_size // jax.process_count()
         first = jax.process_index() * share
         return jax.tree.map(lambda x: x[first : first + share], batch)
+
+
+def _randomness(example: Example, seed: int) -> dict[str, Any]:
+    """What the random key of an example is made from, wherever the example stands."""
+    return {"seed": np.uint32(seed), "example": np.uint32(zlib.crc32(example["id"].encode()))}
 
 
 def _to_host(outputs: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -1,0 +1,69 @@
+"""Prompts through a decoder, then a search."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key
+
+from vlm_jax.decode.beams import beam_search
+from vlm_jax.decode.hypotheses import read_side_by_side
+from vlm_jax.decode.sampling import write
+from vlm_jax.decode.search import Generated, Search, make_request
+from vlm_jax.decode.trie import Trie
+from vlm_jax.types import Cache, Features
+
+
+def generate(
+    decoder: Callable[..., tuple[Array, Cache]],
+    init_cache: Callable[..., Cache],
+    prompt: Int[Array, "B P"],
+    prompt_mask: Bool[Array, "B P"],
+    memory: Features | None,
+    search: Search,
+    *,
+    prefix: Int[Array, " B"] | None = None,
+    limit: Int[Array, " B"] | None = None,
+    keys: Key[Array, " B"] | None = None,
+    trie: Trie | None = None,
+    side_by_side: bool = False,
+) -> Generated:
+    """Continue the prompts, which may be padded on either side, with a decoder of this codebase.
+
+    decoder: `(tokens, memory, cache, *, mask, prefix) -> (logits, cache)`, parameters included,
+    such as `partial(model.apply, variables)`; init_cache: its `init_cache`. prefix: see decoders.
+    limit, keys, trie: see `decode.Request`. side_by_side: the decoder's cache has an entry
+    "hypotheses" (see decode.hypotheses), and its init_cache takes a third argument, how many slots
+    more the hypotheses need than one text does.
+
+    Every row needs at least one real prompt token. ValueError for a prompt that is too long (by
+    init_cache), for tokens that the vocabulary lacks and for a search that is given too little.
+    """
+    request = make_request(prompt, prompt_mask, search, limit=limit, keys=keys, trie=trie)
+    steps = search.max_length - 1  # the last token is not read
+    room = (prompt.shape[1] + steps,)
+    if side_by_side:
+        room = (*room, (search.hypotheses - 1) * steps)
+    cache = init_cache(memory, *room)
+    logits, cache = decoder(prompt, memory, cache, mask=prompt_mask, prefix=prefix)
+    check_vocabulary(search, logits.shape[-1])
+    last = jnp.max(jnp.where(prompt_mask, jnp.arange(prompt.shape[1])[None], 0), axis=1)  # [B]
+    logits = jnp.take_along_axis(logits, last[:, None, None], axis=1)[:, 0]  # [B, V]
+    kind = beam_search if search.beams > 1 else write
+    found = kind(logits, cache, partial(read_side_by_side, decoder), search, request)
+    return jax.tree.map(
+        lambda x: x[:, 0] if search.n_best is None else x[:, : search.n_best], found
+    )
+
+
+def check_vocabulary(search: Search, vocab: int) -> None:
+    """ValueError if a search names a token that the decoder does not have, or forbids them all."""
+    for name in ("eos", "banned", "forced"):
+        wrong = [token for token in getattr(search, name) if token >= vocab]
+        if wrong:
+            raise ValueError(
+                f"{name} has token {wrong[0]}, but the decoder's vocabulary ends at {vocab - 1}"
+            )
+    if len(set(search.banned)) >= vocab:
+        raise ValueError(f"all {vocab} tokens are banned: allow some")
