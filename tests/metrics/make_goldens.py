@@ -5,13 +5,15 @@ Needs Java and pycocoevalcap, neither of which the tests need:
     python -m venv /tmp/official && /tmp/official/bin/pip install pycocoevalcap
     /tmp/official/bin/python tests/metrics/make_goldens.py
 
-The texts are read from the golden files themselves; only the answers are replaced. To add a case,
-append it with any answer and run this.
+Texts are read from the golden files themselves and only the answers are replaced, but for
+ptb_generated.jsonl, whose texts come from ptb_sentences.py. To add a case, append it to another
+file with any answer, or to the lists there, and run this.
 """
 
 import json
 import pathlib
 
+from ptb_sentences import sentences
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -22,11 +24,19 @@ SEPARATOR = "zzz"  # between two texts, since the tokenizer looks across line br
 
 
 def tokenize_golden() -> None:
-    """Rewrite ptb_golden.jsonl: one {"text", "tokens"} per line."""
+    """Rewrite ptb_golden.jsonl and ptb_generated.jsonl."""
     path = FOLDER / "ptb_golden.jsonl"
-    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    tokenize_texts([json.loads(line)["text"] for line in lines], path)
+    tokenize_texts(sentences(), FOLDER / "ptb_generated.jsonl")
+
+
+def tokenize_texts(texts: list[str], path: pathlib.Path) -> None:
+    """Write one {"text", "tokens"} per line."""
     captions = {i: [{"caption": text}, {"caption": SEPARATOR}] for i, text in enumerate(texts)}
     tokens = PTBTokenizer().tokenize(captions)
+    if any(found[1] != SEPARATOR for found in tokens.values()):
+        raise SystemExit("a text breaks the line in the official tokenizer; take it out")
     rows = [{"text": text, "tokens": tokens[i][0]} for i, text in enumerate(texts)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

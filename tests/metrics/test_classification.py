@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from vlm_jax.metrics.bootstrap import resamples_of
 from vlm_jax.metrics.classification import (
     classification_counts,
+    classification_measure,
     classification_metrics,
     classification_scores,
 )
@@ -41,6 +43,16 @@ def test_counts_of_parts_add_up(rows, cut):
         for part in (slice(cut), slice(cut, None))
     ]
     assert classification_scores(sum(parts)) == classification_metrics(labels, predictions, 5)
+
+
+@given(pairs, st.integers(0, 9))
+def test_a_resample_counts_examples_as_often_as_drawn(rows, seed):
+    labels, predictions = np.array(rows).T
+    weights = next(resamples_of(len(rows), seed=seed))
+    drawn = np.repeat(np.arange(len(rows)), weights)
+    found = classification_measure(labels, predictions, 5).value(weights)
+    expected = classification_metrics(labels[drawn], predictions[drawn], 5)
+    np.testing.assert_allclose(found, list(expected.values()), atol=1e-12)
 
 
 @pytest.mark.parametrize(

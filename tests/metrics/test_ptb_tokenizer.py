@@ -1,4 +1,5 @@
-"""ptb_golden.jsonl holds sentences of our own and what the official Java tokenizer makes of them.
+"""ptb_golden.jsonl and ptb_generated.jsonl hold sentences of our own, written by hand and by
+ptb_sentences.py, and what the official Java tokenizer makes of them.
 
 `tests/metrics/make_goldens.py` says how the answers are recomputed.
 """
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 
 from vlm_jax.metrics.ptb_tokenizer import PUNCTUATION, ptb_tokenize
 
-GOLDEN = pathlib.Path(__file__).parent / "ptb_golden.jsonl"
+FOLDER = pathlib.Path(__file__).parent
 captions = st.text(st.sampled_from("abAB 19.,'’\"()-!?/$&@:;é日☺😀\u00a0\u00ad"), max_size=40)
 
 
-def test_every_golden_sentence_is_tokenized_as_by_the_official_tokenizer():
-    rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
-    assert len(rows) > 300
+@pytest.mark.parametrize(("name", "least"), [("ptb_golden", 300), ("ptb_generated", 2000)])
+def test_every_golden_sentence_is_tokenized_as_by_the_official_tokenizer(name, least):
+    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len({row["text"] for row in rows}) >= least
     wrong = {row["text"]: (ptb_tokenize(row["text"]), row["tokens"]) for row in rows}
     assert {text: pair for text, pair in wrong.items() if pair[0] != pair[1]} == {}
 
@@ -34,6 +37,10 @@ def test_every_golden_sentence_is_tokenized_as_by_the_official_tokenizer():
         ("5 1/2 pies", "5\u00a01/2 pies"),
         ("a 😀 face", "a face"),
         ("one\ntwo\u2028three", "one two three"),
+        ("call (555) 123-4567", "call -lrb-555-rrb-\u00a0123-4567"),
+        ("at U.S. The man", "at u.s. the man"),
+        ("plan B. The man", "plan b the man"),
+        ("cannot 'tis gonna", "can not 't is gon na"),
     ],
 )
 def test_documented_behaviour(caption, tokens):

@@ -1,13 +1,20 @@
 """Retrieval ranks against a plain loop, and the cases where naive code reports perfection."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from vlm_jax.metrics.bootstrap import resamples_of
 from vlm_jax.metrics.recall import (
+    RetrievalResult,
     positives_of_groups,
+    rank_measures,
     rank_metrics,
     retrieval_metrics,
     retrieval_ranks,
+    retrieval_scores,
+    retrieve,
     transposed_positives,
 )
 
@@ -23,6 +30,62 @@ def test_ranks_equal_a_plain_loop_for_every_chunk_size():
         expected.append(1 + sum(score >= scores[right].max() for score in wrong))
     for chunk in (1, 5, 17, 1000):
         assert retrieval_ranks(queries, gallery, positives, chunk).tolist() == expected
+
+
+def _average_precision(scores, right):
+    """By definition, with every wrong item before the right ones of the same score."""
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i in right))
+    hits = [i in right for i in order[: len(right)]]
+    return sum(sum(hits[: k + 1]) / (k + 1) for k, hit in enumerate(hits) if hit) / len(right)
+
+
+@pytest.mark.parametrize("most", [3, 15])
+def test_average_precision_equals_its_definition_for_every_chunk_size(most):
+    rng = np.random.default_rng(4)
+    queries, gallery = rng.integers(-2, 3, size=(19, 3)), rng.integers(-2, 3, size=(31, 3))
+    positives = [rng.choice(31, size=rng.integers(1, most), replace=False) for _ in range(19)]
+    expected = [
+        _average_precision(gallery @ query, set(right.tolist()))
+        for query, right in zip(queries, positives, strict=True)
+    ]
+    ranks = retrieve(queries, gallery, positives).ranks
+    for chunk, gallery_chunk in [(512, 8192), (1, 1), (4, 7), (19, 31), (7, 30)]:
+        found = retrieve(queries, gallery, positives, chunk, gallery_chunk)
+        np.testing.assert_allclose(found.average_precision, expected, atol=1e-12)
+        assert (found.ranks == ranks).all()
+
+
+def test_memory_does_not_grow_with_the_product_of_the_sizes():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6000, 4)).astype(np.float32)
+    positives = [[i] for i in range(len(vectors))]
+    tracemalloc.start()
+    found = retrieve(
+        vectors, vectors / np.linalg.norm(vectors, axis=1)[:, None], positives, 64, 500
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.ranks) == 6000
+    assert peak < 8e6  # all scores would be 288 MB
+
+
+def test_a_resample_of_ranks_equals_the_metrics_of_the_drawn_ranks():
+    rng = np.random.default_rng(1)
+    result = RetrievalResult(rng.integers(1, 30, size=41), rng.random(41))
+    for weights in [np.ones(41, int), *resamples_of(41, 4), *resamples_of(41, 2, seed=9)]:
+        drawn = np.repeat(np.arange(41), weights)
+        expected = rank_metrics(result.ranks[drawn])
+        expected["mAP@R"] = result.average_precision[drawn].mean()
+        found = {m.names[0]: m.value(weights)[0] for m in rank_measures(result)}
+        assert found == pytest.approx(expected)
+
+
+def test_scores_of_each_direction_know_their_n():
+    images = np.eye(6)
+    groups = np.repeat(np.arange(6), 5)
+    found = retrieval_scores(images, images[groups], positives_of_groups(range(6), groups))
+    assert found["image_to_text/R@1"] == (1, 1, 1, 6)
+    assert found["text_to_image/mAP@R"] == (1, 1, 1, 30)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1])

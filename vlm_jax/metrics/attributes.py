@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from vlm_jax.metrics.bootstrap import Measure, Weights
+from vlm_jax.metrics.identity import in_id_order, name_ids
+
 Objects = Collection[tuple[str, ...]]
 
 
@@ -36,17 +39,40 @@ def attribute_scores(counts: Int[np.ndarray, " 3"]) -> dict[str, float]:
 def attribute_f1(
     predictions: Mapping[Any, Objects], references: Mapping[Any, Objects]
 ) -> dict[str, float]:
-    """Micro-averaged precision, recall and F1 over a data set.
+    """Micro-averaged precision, recall and F1 over a data set. Raises ValueError as
+    `attribute_measure` does.
+    """
+    return attribute_scores(_all_counts(predictions, references).sum(axis=0))
+
+
+def attribute_measure(
+    predictions: Mapping[Any, Objects], references: Mapping[Any, Objects]
+) -> Measure:
+    """The measures "attribute_precision", "attribute_recall" and "attribute_f1".
 
     Raises ValueError, naming up to five ids, if there are no predictions or if the ids differ.
     """
+    counts = _all_counts(predictions, references)
+
+    def value(weights: Weights) -> np.ndarray:
+        weights = np.ones(len(counts), np.int64) if weights is None else weights
+        return np.array(list(attribute_scores(weights @ counts).values()))
+
+    names = ("attribute_precision", "attribute_recall", "attribute_f1")
+    return Measure(names, len(counts), value)
+
+
+def _all_counts(
+    predictions: Mapping[Any, Objects], references: Mapping[Any, Objects]
+) -> Int[np.ndarray, "N 3"]:
+    """`attribute_counts` of each example."""
     if not predictions:
         raise ValueError("there are no predictions to score")
     if unpaired := predictions.keys() ^ references.keys():
-        named = ", ".join(sorted(map(repr, unpaired))[:5])
         raise ValueError(
-            f"{len(unpaired)} ids are only in the predictions or only in the references: {named}"
+            f"{len(unpaired)} ids are only in the predictions or only in the references: "
+            f"{name_ids(in_id_order(unpaired))}"
         )
-    return attribute_scores(
-        np.sum([attribute_counts(found, references[key]) for key, found in predictions.items()], 0)
+    return np.stack(
+        [attribute_counts(predictions[key], references[key]) for key in in_id_order(predictions)]
     )

@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlm_jax.metrics.corpus import Predictions, References, aligned, count_ngrams, matched_rows
+from vlm_jax.metrics.corpus import (
+    Corpus,
+    Ngrams,
+    Predictions,
+    References,
+    aligned,
+    count_corpus,
+    matched_rows,
+    place_of,
+)
 
 TINY, SMALL = 1e-15, 1e-9
 
@@ -32,38 +41,39 @@ def bleu_statistics(
 
     Raises ValueError as `corpus.aligned` does.
     """
-    hypotheses, reference_lists = aligned(predictions, references)
-    images = len(hypotheses)
-    image = np.concatenate(
-        [np.arange(images), np.repeat(np.arange(images), list(map(len, reference_lists)))]
-    )
-    captions = hypotheses + [reference for group in reference_lists for reference in group]
-    tables = count_ngrams(captions, order)
-    length = np.bincount(tables[0].caption, tables[0].count, len(captions)).astype(np.int64)
-    correct = np.stack([_clipped_matches(rows, image, images) for rows in tables], axis=1)
-    guessed = np.maximum(length[:images, None] - np.arange(order), 0)
-    return BleuStatistics(correct, guessed, length[:images], _closest(length, image, images))
+    corpus = count_corpus(*aligned(predictions, references), order)
+    place = place_of(predictions)
+    return BleuStatistics(*(field[place] for field in bleu_of_corpus(corpus)))
 
 
-def _clipped_matches(rows, image, images: int) -> Int[np.ndarray, " N"]:
+def bleu_of_corpus(corpus: Corpus) -> BleuStatistics:
+    """`bleu_statistics` of n-grams that are counted already, one row per image."""
+    length, images = corpus.length, corpus.images
+    correct = np.stack([_clipped_matches(rows, corpus) for rows in corpus.tables], axis=1)
+    guessed = np.maximum(length[:images, None] - np.arange(len(corpus.tables)), 0)
+    return BleuStatistics(correct, guessed, length[:images], _closest_lengths(corpus))
+
+
+def _clipped_matches(rows: Ngrams, corpus: Corpus) -> Int[np.ndarray, " N"]:
     """How many n-grams of each prediction are matched, each at most as often as in one of its
     references.
     """
-    match = matched_rows(rows, image, images)
-    shared = np.flatnonzero((rows.caption >= images) & (match >= 0))
-    best = np.zeros(
-        np.searchsorted(rows.caption, images), np.int64
-    )  # highest reference count of each prediction row
+    match, images = matched_rows(rows, corpus), corpus.images
+    split = np.searchsorted(rows.caption, images)
+    shared = split + np.flatnonzero(match[split:] >= 0)
+    best = np.zeros(split, np.int64)  # highest reference count of each prediction row
     np.maximum.at(best, match[shared], rows.count[shared])
     clipped = np.minimum(best, rows.count[: len(best)])
     return np.bincount(rows.caption[: len(best)], clipped, images).astype(np.int64)
 
 
-def _closest(length, image, images: int) -> Int[np.ndarray, " N"]:
+def _closest_lengths(corpus: Corpus) -> Int[np.ndarray, " N"]:
     """The reference length closest to each prediction's; of two equally close the shorter."""
-    of, reference = image[images:], length[images:]
-    best = np.lexsort((reference, np.abs(reference - length[of]), of))
-    return reference[best[np.searchsorted(of[best], np.arange(images))]]
+    of, reference = corpus.image[corpus.images :], corpus.length[corpus.images :]
+    longest = int(corpus.length.max(initial=0)) + 1
+    distance = np.abs(reference - corpus.length[of])
+    first = np.searchsorted(of, np.arange(corpus.images))
+    return np.minimum.reduceat(distance * longest + reference, first) % longest
 
 
 def bleu_from_statistics(statistics: BleuStatistics) -> Float[np.ndarray, "*batch order"]:

@@ -9,15 +9,17 @@ label, and an undefined ratio is 0. No deviation.
 import numpy as np
 from jaxtyping import Int
 
+from vlm_jax.metrics.bootstrap import Measure, Weights
+
 
 def classification_counts(
-    labels: np.ndarray, predictions: np.ndarray, classes: int
+    labels: np.ndarray, predictions: np.ndarray, classes: int, weights: Weights = None
 ) -> Int[np.ndarray, "classes 3"]:
     """Per class: right predictions, predictions, labels. Counts of parts of a data set may be
     added.
 
-    labels, predictions: int[N], class indices in [0, classes). Raises ValueError for other values,
-    shapes or dtypes.
+    labels, predictions: int[N], class indices in [0, classes). weights: int[N], how often each
+    example counts (None: once). Raises ValueError for other values, shapes or dtypes.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.ndim != 1 or labels.shape != predictions.shape:
@@ -31,10 +33,11 @@ def classification_counts(
             raise ValueError(
                 f"{name} must lie in [0, {classes}), got [{values.min()}, {values.max()}]"
             )
-    right = labels[labels == predictions]
+    weights = np.ones(len(labels), np.int64) if weights is None else weights
+    columns = [(labels, weights * (labels == predictions)), (predictions, weights)]
     counts = [
-        np.bincount(values.astype(np.int64), minlength=classes)
-        for values in (right, predictions, labels)
+        np.bincount(values.astype(np.int64), often, minlength=classes).astype(np.int64)
+        for values, often in [*columns, (labels, weights)]
     ]
     return np.stack(counts, axis=1)
 
@@ -66,6 +69,19 @@ def classification_scores(counts: Int[np.ndarray, "classes 3"]) -> dict[str, flo
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def classification_measure(labels: np.ndarray, predictions: np.ndarray, classes: int) -> Measure:
+    """`classification_scores`, to be given intervals. Raises ValueError as `classification_counts`
+    does, and without examples.
+    """
+
+    def value(weights: Weights) -> np.ndarray:
+        counts = classification_counts(labels, predictions, classes, weights)
+        return np.array(list(classification_scores(counts).values()))
+
+    names = classification_scores(classification_counts(labels, predictions, classes))
+    return Measure(tuple(names), len(labels), value)
 
 
 def classification_metrics(

@@ -5,12 +5,14 @@ references; tokens are separated by exactly one space, so an empty caption is on
 deviation. Not the `rouge_score` package's number.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.metrics.corpus import Predictions, References, aligned
+from vlm_jax.metrics.corpus import Predictions, References
+from vlm_jax.metrics.identity import check_ids
 
 BETA = 1.2
 
@@ -45,11 +47,10 @@ def rouge_l_scores(predictions: Predictions, references: References) -> Float[np
     """`rouge_l_score` of each example, in the order of `predictions`. Raises ValueError as
     `corpus.aligned` does.
     """
-    return np.array(
-        [rouge_l_score(*pair) for pair in zip(*aligned(predictions, references), strict=True)]
-    )
+    check_ids(predictions, references)
+    return np.array([rouge_l_score(said, references[key]) for key, said in predictions.items()])
 
 
 def rouge_l(predictions: Predictions, references: References) -> float:
     """Mean ROUGE-L of the corpus, in [0, 1]. Raises as `rouge_l_scores` does."""
-    return float(rouge_l_scores(predictions, references).mean())
+    return math.fsum(rouge_l_scores(predictions, references)) / len(predictions)

@@ -11,6 +11,7 @@ the *other* answers are needed), so such sets score 1 for a normalised match wit
 otherwise.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.metrics.corpus import check_ids
+from vlm_jax.metrics.identity import check_ids
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = frozenset({"a", "an", "the"})
@@ -110,4 +111,4 @@ def vqa_accuracy_scores(
 
 def vqa_accuracy(predictions: Mapping[Any, str], answers: Mapping[Any, Sequence[str]]) -> float:
     """Mean accuracy over all questions, in [0, 1]. Raises as `vqa_accuracy_scores` does."""
-    return float(vqa_accuracy_scores(predictions, answers).mean())
+    return math.fsum(vqa_accuracy_scores(predictions, answers)) / len(predictions)
