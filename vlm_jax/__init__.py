@@ -14,3 +14,20 @@ def load(workdir, **options):
     from vlm_jax import api  # late: `import vlm_jax` must not scan for accelerators
 
     return api.load(workdir, **options)
+
+
+def load_pretrained(folder, **options):
+    """A published checkpoint folder as such an object. See `vlm_jax.api.load_pretrained`."""
+    from vlm_jax import api
+
+    return api.load_pretrained(folder, **options)
+
+
+def export(model, folder):
+    """A model that began as such a folder, as a folder of the same format again.
+
+    See `vlm_jax.api.export`.
+    """
+    from vlm_jax import api
+
+    api.export(model, folder)

@@ -6,9 +6,9 @@ model.answer("cat.jpg", "what colour is it?")
 model.rank("a red circle", ["a.png", "b.png"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,9 +16,19 @@ import numpy as np
 from vlm_jax import checkpoint, experiment, sharding, trees, workdir
 from vlm_jax.data.schema import DataError, Example, Question
 from vlm_jax.evaluate import Run
+from vlm_jax.weights import adopt
+from vlm_jax.weights.folder import read_config
 
 Image = Any
 """A path, encoded bytes, a PIL image, or uint8[H, W, 3]."""
+
+
+class Published(NamedTuple):
+    """The origin of a published checkpoint: its family, its config.json and its folder."""
+
+    family: Any
+    config: Mapping[str, Any]
+    folder: Path
 
 
 class Pictures:
@@ -44,14 +54,17 @@ class Pictures:
 class Model:
     """What a trained run can do. Methods that the run has no task for raise ValueError.
 
-    run: compiled functions and variables, for anything this class does not offer.
+    run: compiled functions and variables, for anything this class does not offer. published: where
+    a model that began as a published checkpoint has its config.json and tokenizer files from.
     """
 
-    def __init__(self, run: Run):
-        self.run = run
+    def __init__(self, run: Run, published: Published | None = None):
+        self.run, self.published = run, published
 
     def caption(self, image: Image | list[Image], **options: Any) -> str | list[str]:
-        """A caption for each picture. options: fields of `decode.Search`, such as beams=4."""
+        """A caption for each picture. options: fields of `decode.Search`, such as beams=4, and
+        those of `evaluate.Run.write`: seed, and choices, the only texts to choose from.
+        """
         images, single = _listed(image)
         task = self._task("prompt", "write captions")
         written = self._all(
@@ -174,4 +187,52 @@ def load(folder: str | Path, *, batch_size: int = 64) -> Model:
     shards = sharding.batch_shards(mesh)
     placed = sharding.replicated(mesh)
     variables = {name: jax.device_put(tree, placed) for name, tree in variables.items()}
-    return Model(Run(setup, variables, mesh, -(-batch_size // shards) * shards))
+    run = Run(setup, variables, mesh, -(-batch_size // shards) * shards)
+    return Model(run, _published(folder / adopt.SUBFOLDER))
+
+
+def _published(folder: Path) -> Published | None:
+    """Where a run began, if that was a published checkpoint."""
+    if not folder.is_dir():
+        return None
+    from vlm_jax.weights import pretrained  # late, as above
+
+    config = read_config(folder)
+    return Published(pretrained.family_of(config), config, folder)
+
+
+def load_pretrained(folder: str | Path, *, batch_size: int = 64, dtype: Any = None) -> Model:
+    """A published checkpoint folder (config.json, *.safetensors, tokenizer and preprocessor files)
+    as a model like those of `load`.
+
+    dtype: of the parameters (None: as stored). WeightsError, a ValueError, says what is wrong with
+    the folder.
+    """
+    from vlm_jax.weights import pretrained  # late: brings every family along
+
+    mesh = sharding.make_mesh()
+    placed = sharding.replicated(mesh)
+    place = lambda path, array: jax.device_put(array, placed)
+    found = pretrained.read_folder(folder, dtype=dtype, place=place)
+    setup = pretrained.experiment_of(found, folder)
+    shards = sharding.batch_shards(mesh)
+    run = Run(setup, found.variables, mesh, -(-batch_size // shards) * shards)
+    return Model(run, Published(found.family, found.config, Path(folder)))
+
+
+def export(model: Model, folder: str | Path) -> None:
+    """Write a model that began as a published checkpoint as a folder of the same format.
+
+    ValueError for a model made from scratch here: it has no published format. FileExistsError if
+    the folder is not empty.
+    """
+    if model.published is None:
+        raise ValueError(
+            "this model was not made from a published checkpoint, so there is no format to export "
+            "it to: its workdir holds everything"
+        )
+    from vlm_jax.weights import pretrained  # late, as above
+
+    family, config, source = model.published
+    network = pretrained.Pretrained(family, config, model.run.experiment.model, model.run.variables)
+    pretrained.write_folder(network, folder, like=source)

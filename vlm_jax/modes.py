@@ -50,6 +50,8 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """Evaluate a finished run on the config's sets or on a user's folder; the last line is one JSON
     object.
     """
+    if options.get("pretrained"):
+        return _evaluate_pretrained(folder, options)
     loaded = api.load(folder)
     stored, metrics = loaded.run.experiment.config, {}
     # A training source is only needed for the blind baselines of the config's own sets.
@@ -79,6 +81,25 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     return 0
 
 
+def _evaluate_pretrained(folder: str | None, options: Mapping[str, Any]) -> int:
+    """The tasks of a published checkpoint on a user's folder."""
+    if not options["data"]:
+        raise ValueError("--mode=eval --pretrained=FOLDER needs --data=FOLDER with a data.jsonl")
+    loaded, metrics = api.load_pretrained(options["pretrained"]), {}
+    source = Jsonl(options["data"])
+    for name in loaded.run.experiment.tasks:
+        section = {"task": name}
+        if _suits(source, section, loaded.run.experiment.config):
+            if folder:
+                loaded.run.predictions = Path(folder) / "eval" / f"{name}.jsonl"
+            metrics |= evaluate.evaluate(loaded.run, name, section, source, None)
+    if not metrics:
+        raise ValueError(f"{options['data']} has neither the captions nor the questions to score")
+    tables.print_table(metrics)
+    print(json.dumps(metrics), flush=True)
+    return 0
+
+
 def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether any example has what the evaluation's task reads."""
     kind = dict(config["tasks"][section["task"]] or {}).get("name", section["task"])
@@ -88,8 +109,9 @@ def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any])
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """Caption, answer, or rank; one JSON line on standard output."""
-    loaded = api.load(folder)
-    given = {name for name, value in options.items() if value is not None}
+    published = options.get("pretrained")
+    loaded = api.load_pretrained(published) if published else api.load(folder)
+    given = {name for name, value in options.items() if value is not None} - {"pretrained"}
     if given == {"image"}:
         result = {"image": options["image"], "caption": loaded.caption(options["image"])}
     elif given == {"image", "question"}:

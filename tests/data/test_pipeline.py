@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from vlm_jax.data.augment import Augment
-from vlm_jax.data.pipeline import ImageReader, Loader, eval_batches, mirrored, stack, train_batches
+from vlm_jax.data.pipeline import (
+    ImageReader,
+    Loader,
+    eval_batches,
+    mirrored,
+    several,
+    stack,
+    train_batches,
+)
 from vlm_jax.data.schema import DataError
 
 N, SIDE = 11, 4
@@ -191,3 +199,37 @@ def test_texts_follow_a_mirrored_picture():
 def test_stack_names_the_key_whose_shapes_differ():
     with pytest.raises(ValueError, match=r"cannot stack 'x'.*\(1,\), \(2,\)"):
         stack([{"t": {"x": np.zeros(1)}}, {"t": {"x": np.zeros(2)}}])
+
+
+def first_question(example, rng):
+    """What a task reads of an example: its first question, as the number at its end."""
+    if not example["questions"]:
+        raise DataError(f"example {example['id']} has no question")
+    assert len(example["questions"]) == 1
+    return {"number": np.int32(example["questions"][0]["question"].split()[-1])}
+
+
+def asked(count, of, seed=0):
+    """The numbers of `count` questions of an example that has `of`."""
+    questions = [{"question": f"number {i}", "answers": ["yes"]} for i in range(of)]
+    example = Source(1)[0] | {"questions": questions}
+    rng = None if seed is None else np.random.default_rng(seed)
+    return several(first_question, "questions", count)(example, rng)["number"].tolist()
+
+
+def test_several_texts_of_an_image_are_different_ones_by_chance():
+    assert asked(4, of=6, seed=None) == [0, 1, 2, 3]
+    found = [asked(4, of=6, seed=seed) for seed in range(20)]
+    assert all(len(set(numbers)) == 4 for numbers in found)
+    assert set().union(*found) == set(range(6)) and len({tuple(n) for n in found}) > 10
+    assert asked(4, of=6, seed=3) == found[3]
+
+
+def test_too_few_texts_are_repeated_equally_often():
+    assert sorted(asked(7, of=3)) in (
+        [0, 0, 0, 1, 1, 2, 2],
+        [0, 0, 1, 1, 1, 2, 2],
+        [0, 0, 1, 1, 2, 2, 2],
+    )
+    with pytest.raises(DataError, match="example 0 has no question"):
+        asked(2, of=0)

@@ -21,7 +21,16 @@ MAX_PIXELS = 100_000_000
 alone.
 """
 
-METHODS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+METHODS = {
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+"""By name, in the order of Pillow's numbers, by which published preprocessors call them."""
+
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, LookupError)
 _BROKEN += (struct.error, zlib.error)  # what Pillow's readers raise for damaged files
 
@@ -118,13 +127,20 @@ def stretch(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarra
     return resize(pixels, size, size, method)
 
 
-def crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
-    """The shortest side scaled to `size`, then the central square."""
+def crop(
+    pixels: np.ndarray, size: int, method: str = "bicubic", shortest: int | None = None
+) -> np.ndarray:
+    """The shortest side scaled to `shortest` (None: to `size`), then the central square.
+
+    The longer side is rounded down, as the published preprocessors do. ValueError if shortest is
+    less than size.
+    """
+    shortest = shortest or size
+    if shortest < size:
+        raise ValueError(f"shortest={shortest} pixels hold no square of {size}: raise it")
     height, width = pixels.shape[:2]
-    scale = size / min(height, width)
-    scaled = resize(
-        pixels, max(size, round(height * scale)), max(size, round(width * scale)), method
-    )
+    scale = lambda side: int(shortest * side / min(height, width))
+    scaled = resize(pixels, scale(height), scale(width), method)
     top, left = ((side - size) // 2 for side in scaled.shape[:2])
     return scaled[top : top + size, left : left + size]
 
@@ -144,12 +160,22 @@ def pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
 FITS: dict[str, Callable[..., np.ndarray]] = {"stretch": stretch, "crop": crop, "pad": pad}
 
 
-def fit(pixels: np.ndarray, size: int, how: str = "stretch", method: str = "bicubic") -> np.ndarray:
-    """Uint8[size, size, 3] by "stretch", "crop" or "pad". ValueError for another way or method."""
+def fit(
+    pixels: np.ndarray,
+    size: int,
+    how: str = "stretch",
+    method: str = "bicubic",
+    shortest: int | None = None,
+) -> np.ndarray:
+    """Uint8[size, size, 3] by "stretch", "crop" (see there for `shortest`) or "pad". ValueError for
+    another way or method.
+    """
     if how not in FITS or method not in METHODS:
         raise ValueError(
             f"fit={how!r}, method={method!r}: choose from {sorted(FITS)} and {sorted(METHODS)}"
         )
+    if how == "crop":
+        return crop(pixels, size, method, shortest)
     return FITS[how](pixels, size, method)
 
 

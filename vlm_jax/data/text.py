@@ -1,5 +1,6 @@
 """Token lists to fixed-length arrays, and the sequences that decoders and encoders read."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,55 +12,64 @@ Arrays = dict[str, Any]
 """Field name to NumPy array or scalar, as one example has them."""
 
 
-def pad(ids: Sequence[int], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `length` ids as i32[length], filled up with 0, and bool[length] marking the real
-    ones.
-    """
+TEMPLATE = "{prompt}{bos}"
+"""What a decoder reads before its text, unless a task says otherwise: bos follows the prompt, so
+that the first position to predict from is the same for every prompt.
+"""
+
+
+def pad(ids: Sequence[int], length: int, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The first `length` ids as i32[length], filled up, and bool[length] marking the real ones."""
     kept = np.asarray(ids[:length], np.int32)
-    padded = np.zeros(length, np.int32)
+    padded = np.full(length, fill, np.int32)
     padded[: len(kept)] = kept
     return padded, np.arange(length) < len(kept)
 
 
 def encoder_text(tokenizer: Tokenizer, text: str, length: int) -> Arrays:
-    """bos, the text, eos as `text` i32[length] and `text_mask` bool[length]; a long text loses its
-    end, not its eos.
+    """A text between its special tokens as `text` i32[length] and `text_mask` bool[length]; a long
+    text loses its end, not the tokens after it.
     """
-    ids = tokenizer.encode(text)[: length - 2]
-    tokens, mask = pad([tokenizer.bos, *ids, tokenizer.eos], length)
+    room = length - len(tokenizer.before) - len(tokenizer.after)
+    ids = [*tokenizer.before, *tokenizer.encode(text)[:room], *tokenizer.after]
+    tokens, mask = pad(ids, length, tokenizer.pad)
     return {"text": tokens, "text_mask": mask}
 
 
-def decoder_prompt(tokenizer: Tokenizer, prompt: str, length: int | None = None) -> Arrays:
-    """What generation starts from: the prompt, then bos. `tokens`, `tokens_mask` of `length`
-    (default: as needed), `prefix` i32.
-
-    bos follows the prompt, so that the first position to predict the answer from is the same for
-    every prompt.
+def decoder_prompt(
+    tokenizer: Tokenizer, prompt: str, length: int | None = None, template: str = TEMPLATE
+) -> Arrays:
+    """What generation starts from: the template, filled. `tokens`, `tokens_mask` of `length`
+    (default: as needed), `prefix` i32. template: see `fill`.
     """
-    ids = _prompt(tokenizer, prompt, length)
-    tokens, mask = pad(ids, length or len(ids))
+    ids = fill(tokenizer, template, prompt, length)
+    tokens, mask = pad(ids, length or len(ids), tokenizer.pad)
     return {"tokens": tokens, "tokens_mask": mask, "prefix": np.int32(mask.sum())}
 
 
 def decoder_text(
-    tokenizer: Tokenizer, prompt: str, text: str, length: int, prompt_length: int | None = None
+    tokenizer: Tokenizer,
+    prompt: str,
+    text: str,
+    length: int,
+    prompt_length: int | None = None,
+    template: str = TEMPLATE,
 ) -> Arrays:
-    """Teacher forcing: prompt, bos, text, eos, shifted by one between `tokens` and `targets`, both
-    i32[length].
+    """Teacher forcing: the filled template, the text and eos, shifted by one between `tokens` and
+    `targets`, both i32[length].
 
     `targets_mask` is True where a token of the text, or the eos, is to be predicted. prompt_length:
-    that of `decoder_prompt`. ValueError if the prompt leaves no room for two targets.
+    the length of `decoder_prompt`. ValueError if the prompt leaves no room for two targets.
     """
-    start = _prompt(tokenizer, prompt, prompt_length)
+    start = fill(tokenizer, template, prompt, prompt_length)
     ids = [*start, *tokenizer.encode(text), tokenizer.eos]
     if len(start) >= length:
         raise ValueError(
             f"a prompt of {len(start)} tokens leaves no room for the text in "
             f"length={length}: raise the task's length"
         )
-    tokens, _ = pad(ids[:-1], length)
-    targets, real = pad(ids[1:], length)
+    tokens, _ = pad(ids[:-1], length, tokenizer.pad)
+    targets, real = pad(ids[1:], length, tokenizer.pad)
     predicted = real & (np.arange(length) >= len(start) - 1)
     return {
         "tokens": tokens,
@@ -70,7 +80,31 @@ def decoder_text(
     }
 
 
-def _prompt(tokenizer: Tokenizer, prompt: str, length: int | None) -> list[int]:
-    """The prompt's ids, cut so that they and the bos after them are at most `length`."""
-    ids = tokenizer.encode(prompt)
-    return [*(ids if length is None else ids[: length - 1]), tokenizer.bos]
+def fill(tokenizer: Tokenizer, template: str, prompt: str, length: int | None = None) -> list[int]:
+    """Ids of a template such as "{<image>*256}{bos}answer en {prompt}{<0x0A>}".
+
+    In braces stand the prompt, bos, eos, or the exact name of a token, perhaps repeated; whatever
+    is between them is text. The prompt's ids are cut where all together would exceed `length`.
+    ValueError for a token that the tokenizer lacks, or a length that the template alone exceeds.
+    """
+    pieces = re.split(r"\{(.*?)\}", template)
+    parts: list[list[int] | None] = []
+    for number, piece in enumerate(pieces):
+        if number % 2 == 0:
+            parts.append(tokenizer.encode(piece) if piece else [])
+        else:
+            parts.append(None if piece == "prompt" else _named(tokenizer, piece))
+    fixed = sum(len(part) for part in parts if part is not None)
+    if length is not None and fixed > length:
+        raise ValueError(f"template {template!r} alone needs {fixed} of {length} tokens")
+    words = tokenizer.encode(prompt)
+    words = words if length is None else words[: length - fixed]
+    return [index for part in parts for index in (words if part is None else part)]
+
+
+def _named(tokenizer: Tokenizer, piece: str) -> list[int]:
+    """The ids of one pair of braces: "bos", "eos", "<image>", "<image>*256"."""
+    name, _, times = piece.partition("*") if re.search(r"\*\d+$", piece) else (piece, "", "")
+    known = {"bos": tokenizer.bos, "eos": tokenizer.eos}
+    index = known[name] if name in known else tokenizer.id_of(name)
+    return [index] * int(times or 1)

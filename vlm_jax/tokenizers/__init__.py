@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax import kwargs
+from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.tokenizers.tokenizer import Tokenizer
 from vlm_jax.tokenizers.training import Texts, bpe, byte, word, wordpiece
 
@@ -16,7 +17,20 @@ def file(texts: Texts, *, path: str, roles: Mapping[str, str] | None = None) -> 
     return Tokenizer.load(path, roles)
 
 
-KINDS = {"word": word, "byte": byte, "bpe": bpe, "wordpiece": wordpiece, "file": file}
+def published(texts: Texts, *, folder: str) -> Tokenizer:
+    """The tokenizer of a published checkpoint folder."""
+    del texts
+    return read_tokenizer(folder)
+
+
+KINDS = {
+    "word": word,
+    "byte": byte,
+    "bpe": bpe,
+    "wordpiece": wordpiece,
+    "file": file,
+    "published": published,
+}
 """The functions behind a config's tokenizer names; each says in its docstring which keys it
 takes."""
 

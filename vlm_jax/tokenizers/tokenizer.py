@@ -3,7 +3,7 @@ their own.
 
 A thin layer over the `tokenizers` library that fixes what the rest of this codebase relies on:
 `encode` adds no special tokens and never produces one from user text, `decode` ends at the
-end-of-sequence token, id 0 is padding, and a tokenizer is one JSON file.
+end-of-sequence token, and a tokenizer is one JSON file.
 """
 
 import json
@@ -20,6 +20,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "eos": ("[EOS]", "[SEP]", "</s>", "<eos>", "<|endoftext|>", "<end_of_text>", "<|im_end|>"),
     "unknown": ("[UNK]", "<unk>"),
     "mask": ("[MASK]", "<mask>"),
+    "pad": ("[PAD]", "<pad>"),
 }
 """The names that a special token goes by in published vocabularies; the first one present
 plays the role."""
@@ -30,13 +31,12 @@ _FORMAT = "vlm_jax.tokenizer.1"
 class Tokenizer:
     """A vocabulary with its rules for splitting and joining text.
 
-    pad: 0, in every tokenizer. bos, eos: ids of the tokens that begin and end a sequence; cls and
-    sep are the same two under their BERT names. unknown, mask: ids, or None where the vocabulary
-    has no such token. size: the number of ids, so that every id is in [0, size); the V of an
-    embedding table.
+    pad: what sequences are filled up with; 0 in every tokenizer made here. bos, eos: ids of the
+    tokens that begin and end a sequence; cls and sep are the same two under their BERT names.
+    unknown, mask: ids, or None where the vocabulary has no such token. before, after: the special
+    tokens that the definition puts around a single text, bos and eos if it says nothing. size: the
+    number of ids, so that every id is in [0, size); the V of an embedding table.
     """
-
-    pad: int = 0
 
     def __init__(self, definition: str, roles: Mapping[str, str] | None = None) -> None:
         """definition: the text of a tokenizer.json. roles: token names by role, {"eos":
@@ -57,10 +57,28 @@ class Tokenizer:
         self.bos, self.eos = _required(ids, "bos"), _required(ids, "eos")
         self.cls, self.sep = self.bos, self.eos
         self.unknown, self.mask = ids["unknown"], ids["mask"]
+        self.pad = ids["pad"] or 0
+        self.before, self.after = self._surroundings()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens; [] for the empty text."""
         return self._model.encode(text, add_special_tokens=False).ids
+
+    def id_of(self, token: str) -> int:
+        """The id of a token by its exact name. ValueError if the vocabulary lacks it."""
+        index = self._model.token_to_id(token)
+        if index is None:
+            raise ValueError(f"the tokenizer has no token {token!r}")
+        return index
+
+    def _surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the definition's post-processor adds before and after a text."""
+        bare = self._model.encode("a", add_special_tokens=False).ids
+        whole = self._model.encode("a", add_special_tokens=True).ids
+        if whole == bare:
+            return (self.bos,), (self.eos,)
+        start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        return tuple(whole[:start]), tuple(whole[start + len(bare) :])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first eos, special tokens left out. Raises ValueError for an id

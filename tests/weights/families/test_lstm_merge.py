@@ -1,0 +1,89 @@
+"""The merge captioner against Keras 3 on its JAX backend."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.weights import parity
+from vlm_jax.weights import convert
+from vlm_jax.weights.families.lstm_merge import rules
+from vlm_jax.weights.folder import Arrays
+from vlm_jax.weights.pretrained import count, from_tensors, write_folder
+
+keras = pytest.importorskip("keras")
+CONFIG = dict(model_type="lstm_merge")
+LENGTH = 6
+
+
+def network(vocab: int, features: int, width: int):
+    layers = keras.layers
+    keras.backend.clear_session()
+    image, words = layers.Input((features,)), layers.Input((LENGTH,))
+    seen = layers.Dense(width, activation="relu")(layers.Dropout(0.5)(image))
+    read = layers.Embedding(vocab, width, mask_zero=True)(words)
+    read = layers.LSTM(width)(layers.Dropout(0.5)(read))
+    merged = layers.Dense(width, activation="relu")(layers.add([seen, read]))
+    return keras.Model([image, words], layers.Dense(vocab, activation="softmax")(merged))
+
+
+def arrays_of(model, seed: int = 0) -> Arrays:
+    """Random weights by the names that Keras gives them, biases included."""
+    rng = np.random.default_rng(seed)
+    found = Arrays()
+    for variable in model.weights:
+        noise = rng.normal(size=variable.shape) * (0.5 if len(variable.shape) == 1 else 0.3)
+        found[variable.path] = noise.astype(np.float32)
+        variable.assign(found[variable.path])
+    return found
+
+
+def prefixes(tokens: np.ndarray) -> np.ndarray:
+    """Every prefix of every text, padded on the left, [B * T, LENGTH]."""
+    padded = np.pad(tokens, ((0, 0), (LENGTH, 0)))
+    ends = range(1, tokens.shape[1] + 1)
+    return np.concatenate([padded[:, end : end + LENGTH] for end in ends])
+
+
+@pytest.mark.parametrize(("vocab", "features", "width"), [(11, 5, 4), (30, 7, 9)])
+def test_merge_captioner(vocab, features, width, tmp_path):
+    with jax.numpy_rank_promotion("allow"):
+        reference = network(vocab, features, width)
+        arrays = arrays_of(reference)
+    loaded = from_tensors(CONFIG, arrays)
+    tokens = parity.tokens(3, LENGTH, vocab)
+    inputs = dict(features=jnp.asarray(parity.pixels(3, features)), input_ids=jnp.asarray(tokens))
+    weights = np.random.default_rng(2).normal(size=(3, LENGTH, vocab)).astype(np.float32)
+
+    def ours(params):
+        apply = lambda *args, **given: loaded.model.apply({"params": params}, *args, **given)
+        logits = loaded.family.calls["forward"](apply, inputs, {})["logits"]
+        chances = jax.nn.softmax(logits)
+        return jnp.sum(chances * weights), chances
+
+    def theirs(variables):
+        given = [np.tile(inputs["features"], (LENGTH, 1)), prefixes(tokens)]
+        chances, _ = reference.stateless_call(variables, states, given, training=False)
+        chances = chances.reshape(LENGTH, 3, vocab).transpose(1, 0, 2)
+        return jnp.sum(chances * weights), chances
+
+    states = [variable.value for variable in reference.non_trainable_variables]
+    gradients, found = jax.grad(ours, has_aux=True)(loaded.variables["params"])
+    with jax.numpy_rank_promotion("allow"):
+        values = [jnp.asarray(arrays[v.path]) for v in reference.trainable_variables]
+        reverse, expected = jax.grad(theirs, has_aux=True)(values)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    written = dict(convert.write({"params": gradients}, rules(CONFIG)))
+    for variable, gradient in zip(reference.trainable_variables, reverse, strict=True):
+        np.testing.assert_allclose(written[variable.path], gradient, atol=1e-5)
+    write_folder(loaded, tmp_path / "out")
+    again = parity.read_folder(tmp_path / "out")
+    jax.tree.map(np.testing.assert_array_equal, again.variables, loaded.variables)
+
+
+def test_count():
+    assert count(CONFIG) == 5_527_963

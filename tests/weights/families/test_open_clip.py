@@ -1,0 +1,112 @@
+"""open_clip's folders of CLIP: ViT and ModifiedResNet."""
+
+import pytest
+import torch
+
+from tests.weights import oracles, parity
+from vlm_jax.weights import pretrained
+from vlm_jax.weights.families import open_clip
+from vlm_jax.weights.folder import WeightsError
+
+clip = pytest.importorskip("open_clip")
+
+TEXT = dict(context_length=9, vocab_size=50)
+CASES = {
+    "ViT": dict(
+        embed_dim=12,
+        quick_gelu=True,
+        vision_cfg=dict(width=16, layers=2, head_width=4, patch_size=8, image_size=32),
+        text_cfg=TEXT | dict(width=16, layers=2, heads=2),
+    ),
+    "ViT, other options, logit bias": dict(
+        embed_dim=10,
+        init_logit_bias=-1.0,
+        nonscalar_logit_scale=True,
+        custom_text=True,
+        vision_cfg=dict(width=24, layers=1, head_width=8, mlp_ratio=2.3, patch_size=16)
+        | dict(image_size=32, no_ln_pre=True, pool_type="avg", act_kwargs=dict(approximate="tanh")),
+        text_cfg=TEXT
+        | dict(width=10, layers=3, heads=5, mlp_ratio=1.5, pool_type="last")
+        | dict(proj_type="none", no_causal_mask=True, norm_kwargs=dict(eps=1e-3)),
+    ),
+    "ViT, mean before the norm": dict(
+        embed_dim=8,
+        vision_cfg=dict(width=12, layers=1, head_width=4, patch_size=16, image_size=32)
+        | dict(pool_type="avg", final_ln_after_pool=True),
+        text_cfg=TEXT | dict(width=8, layers=1, heads=2, pool_type="first"),
+    ),
+    "ModifiedResNet": dict(
+        embed_dim=12,
+        vision_cfg=dict(width=8, layers=[1, 2, 1, 1], head_width=32, image_size=64),
+        text_cfg=TEXT | dict(width=16, layers=2, heads=4, pool_type="eos", eos_id=49),
+    ),
+}
+
+
+def build(model_cfg):
+    """open_clip's class for a model_cfg, as its factory chooses it."""
+    fields = dict(model_cfg)
+    kind = clip.CustomTextCLIP if fields.pop("custom_text", False) else clip.CLIP
+    return kind(**fields, output_dict=True)
+
+
+def outputs(model, given):
+    """The reference's outputs by our names."""
+    logits = model.get_logits(given["image"], given["text"])
+    features = (model.encode_image(given["image"], normalize=True),)
+    features += (model.encode_text(given["text"], normalize=True),)
+    names = ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds")
+    return dict(zip(names, (*logits, *features), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_open_clip(case, tmp_path):
+    model_cfg = CASES[case]
+    model = parity.randomise(build(model_cfg))
+    size = model_cfg["vision_cfg"]["image_size"]
+    words = parity.tokens(3, 9, 49)
+    words[:, 6] = 49
+    inputs = dict(image=parity.pixels(3, 3, size, size), text=words)
+    names = ("image_embeds", "text_embeds", "logits_per_image", "logits_per_text")
+    config = dict(model_cfg=model_cfg, preprocess_cfg={})
+    oracles.check(model, config, inputs, tmp_path, outputs, names, files=open_clip.FILES)
+
+
+COUNTS = {
+    "ViT-B-32-quickgelu": 151_277_313,
+    "ViT-B-16": 149_620_737,
+    "ViT-L-14": 427_616_513,
+    "ViT-L-14-336": 427_944_193,
+    "RN50": 102_007_137,
+    "RN101": 119_688_033,
+    "ViT-H-14": 986_109_441,
+    "ViT-g-14": 1_366_678_273,
+    "ViT-bigG-14": 2_539_567_105,
+}
+
+
+@pytest.mark.parametrize("label", COUNTS)
+def test_counts(label):
+    config = dict(model_type="open_clip", model_cfg=clip.get_model_config(label))
+    assert pretrained.count(config) == COUNTS[label]
+
+
+@pytest.mark.parametrize("label", ["ViT-B-32", "RN50"])
+def test_published_names_and_shapes(label):
+    model_cfg = clip.get_model_config(label)
+    with torch.device("meta"):
+        theirs = build(model_cfg).state_dict()
+    theirs = {n: tuple(t.shape) for n, t in theirs.items() if "num_batches_tracked" not in n}
+    assert parity.published(dict(model_type="open_clip", model_cfg=model_cfg)) == theirs
+
+
+def test_values_that_are_not_supported():
+    for section, given, message in (
+        ("vision_cfg", dict(timm_model_name="vit_small"), "timm_model_name='vit_small'"),
+        ("text_cfg", dict(hf_model_name="roberta-base"), "hf_model_name='roberta-base'"),
+        ("vision_cfg", dict(ls_init_value=0.1), "ls_init_value=0.1"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            open_clip.model(dict(model_cfg={"embed_dim": 8, section: given}))
+    with pytest.raises(WeightsError, match="lacks the section model_cfg"):
+        open_clip.model({})

@@ -1,0 +1,80 @@
+"""Fine-tuning: a run that starts from a published checkpoint folder takes over what it says.
+
+The workdir keeps the folder's small files, so that the run needs the folder only once, and can be
+exported in its format.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm_jax import trees
+from vlm_jax.weights.folder import WeightsError, open_tensors, read_config
+from vlm_jax.weights.preprocessing import image_fields
+
+SUBFOLDER = "published"
+SMALL_FILES = (".json", ".txt", ".model", ".jinja")
+
+
+def is_published(init: Any) -> bool:
+    """Whether config.init names a checkpoint folder of somebody else rather than a workdir."""
+    folder = _folder(init)
+    try:
+        return folder is not None and "model_type" in read_config(folder)
+    except WeightsError:
+        return False  # a workdir, or no folder at all, of which whoever reads it will speak
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run with what its init folder says filled in where the config says nothing:
+    model, data.tokenizer and data.image. Unchanged without such a folder.
+    """
+    config = dict(config)
+    if not is_published(config.get("init")):
+        return config
+    from vlm_jax.weights.pretrained import family_of  # late: most runs start from no such folder
+
+    folder = _folder(config["init"])
+    assert folder is not None
+    published = read_config(folder)
+    family = family_of(published)
+    published = family.settle(published, open_tensors(folder).shapes)
+    data = dict(config.get("data") or {})
+    reader, statistics = image_fields(folder) if not data.get("image") else (data["image"], {})
+    config["model"] = config.get("model") or family.model(published) | statistics
+    data.setdefault("image", reader)
+    data.setdefault("tokenizer", {"name": "published", "folder": str(folder)})
+    return config | {"data": data}
+
+
+def keep(init: Any, workdir: Path) -> None:
+    """Copy the folder's small files into the workdir, once."""
+    folder, target = _folder(init), workdir / SUBFOLDER
+    if folder is None or target.exists():
+        return
+    partial = target.with_name(SUBFOLDER + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in SMALL_FILES and "safetensors" not in path.name:
+            shutil.copyfile(path, partial / path.name)
+    partial.rename(target)
+
+
+def parameters(init: Any, collection: str = "params") -> dict[str, Any]:
+    """The folder's parameters (or "batch_stats") by path, as `checkpoint.load_params` gives those
+    of a workdir.
+    """
+    from vlm_jax.weights.pretrained import read_folder  # late, as above
+
+    folder = _folder(init)
+    if folder is None:
+        raise WeightsError(f"config.init={init!r} names no folder")
+    variables = read_folder(folder, place=lambda path, array: array).variables
+    return trees.flatten(variables.get(collection, {}))
+
+
+def _folder(init: Any) -> Path | None:
+    name = init.get("workdir") if isinstance(init, Mapping) else init
+    return Path(name).expanduser() if name else None

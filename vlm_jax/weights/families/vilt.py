@@ -1,0 +1,203 @@
+"""ViLT (arXiv:2102.03334): `ViltModel`, `ViltForMaskedLM`, `ViltForQuestionAnswering` and
+`ViltForImageAndTextRetrieval` folders.
+
+The reference shuffles the patches of an image, which changes nothing but the order of its image
+tokens, and fills smaller images up with some of their padding, which nothing looks at; here
+patches keep their places, and padding is masked.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vlm_jax.weights.calls import Inputs, nhwc
+from vlm_jax.weights.families import bert
+from vlm_jax.weights.family import (
+    TWO_WORDS,
+    Config,
+    Family,
+    activation,
+    labels,
+    picture,
+    require,
+    square,
+)
+from vlm_jax.weights.fused_calls import match as match_of
+from vlm_jax.weights.fused_calls import named, text_first, typed_inputs
+from vlm_jax.weights.rules import Form, Rule, Rules, attention, dense, norm, patches, reshaped
+
+DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(
+    max_position_embeddings=40,
+    modality_type_vocab_size=2,
+    image_size=384,
+    patch_size=32,
+    qkv_bias=True,
+)
+"""What a config.json that leaves a key out means by it."""
+
+PREFIXES = {
+    "ViltModel": "",
+    "ViltForMaskedLM": "vilt.",
+    "ViltForQuestionAnswering": "vilt.",
+    "ViltForImageAndTextRetrieval": "vilt.",
+}
+
+
+def filled(config: Config) -> dict[str, Any]:
+    """The config with every key there."""
+    require(config, max_image_length=-1, num_channels=3)
+    return DEFAULTS | dict(config)
+
+
+def kind(config: Config) -> str:
+    """The class that a folder was saved from."""
+    return bert.architecture(config, {name: name for name in PREFIXES}, "ViltModel")
+
+
+def model(config: Config) -> dict[str, Any]:
+    """config.json as config.model."""
+    config, wanted = filled(config), kind(config)
+    layers = bert.stack_fields(config) | dict(
+        norm_first=True, attention=dict(bias=config["qkv_bias"])
+    )
+    parts: dict[str, Any] = dict(
+        vision=dict(
+            name="vit",
+            patch=square(config, "patch_size"),
+            width=config["hidden_size"],
+            layers=0,
+            image_size=square(config, "image_size"),
+            resize="corners",
+            keep_class_token=True,
+            pooling="none",
+        ),
+        text=bert.fields(config, pooler=False) | dict(layers=0),
+        fusion=layers
+        | dict(
+            name="cross_modal",
+            visual_projection=False,
+            segments=config["modality_type_vocab_size"],
+        ),
+    )
+    if wanted == "ViltForMaskedLM":
+        head = dict(activation=activation(config), epsilon=config["layer_norm_eps"])
+        parts["reconstruct"] = head | dict(vocab=config["vocab_size"], tied=True, match=False)
+    if wanted == "ViltForQuestionAnswering":
+        hidden = dict(hidden=2 * config["hidden_size"], norm="before", epsilon=1e-5)
+        parts["classify"] = dict(classes=labels(config)) | hidden
+    if wanted == "ViltForImageAndTextRetrieval":
+        parts["classify"] = dict(classes=1)
+    return parts
+
+
+def segments(count: int, width: int) -> Form:
+    """Their table of modalities, text before image, as ours, image before text."""
+    order = [1, 0, *range(2, count)]
+    return Form(
+        lambda x: x[order].reshape(count, 1, 1, width),
+        lambda x: x.reshape(count, width)[order],
+    )
+
+
+def layer_rules(ours: str, theirs: str, config: Config) -> Rules:
+    """The layers, which have the names of the first ViT's."""
+    layer = f"{theirs}.{{}}"
+    names = [f"attention.{name}" for name in ("query", "key", "value")] + ["output.dense"]
+    biases = dict(bias=config["qkv_bias"], out_bias=True)
+    return [
+        *attention(f"{ours}/self_attention", f"{layer}.attention", names, **biases),
+        *norm(f"{ours}/self_norm", f"{layer}.layernorm_before"),
+        *norm(f"{ours}/mlp_norm", f"{layer}.layernorm_after"),
+        *dense(f"{ours}/mlp/up", f"{layer}.intermediate.dense"),
+        *dense(f"{ours}/mlp/down", f"{layer}.output.dense"),
+    ]
+
+
+def rules(config: Config) -> Rules:
+    """The mapping table."""
+    config, wanted = filled(config), kind(config)
+    prefix, width = PREFIXES[wanted], config["hidden_size"]
+    embeddings = f"{prefix}embeddings"
+    table = segments(config["modality_type_vocab_size"], width)
+    form = patches(square(config, "patch_size"))
+    flat = reshaped((-1, width), (1, -1, width))
+    return [
+        *dense("vision/patch_embedding", f"{embeddings}.patch_embeddings.projection", form=form),
+        Rule("vision/class_token", f"{embeddings}.cls_token"),
+        Rule("vision/position", f"{embeddings}.position_embeddings", flat),
+        *bert.embedding_rules("text", f"{embeddings}.text_embeddings"),
+        Rule("fusion/segment", f"{embeddings}.token_type_embeddings.weight", table),
+        *layer_rules("fusion/transformer/layers", f"{prefix}encoder.layer", config),
+        *norm("fusion/transformer/final_norm", f"{prefix}layernorm"),
+        *dense("fusion/pooled", f"{prefix}pooler.dense"),
+        *head_rules(wanted),
+    ]
+
+
+def head_rules(wanted: str) -> Rules:
+    """What a class has on top."""
+    if wanted == "ViltForMaskedLM":
+        return [
+            *dense("reconstruct_head/transform", "mlm_score.transform.dense"),
+            *norm("reconstruct_head/norm", "mlm_score.transform.LayerNorm"),
+            Rule("reconstruct_head/words_bias", "mlm_score.decoder.bias"),
+        ]
+    if wanted == "ViltForQuestionAnswering":
+        return [
+            *dense("classify_head/hidden", "classifier.0"),
+            *norm("classify_head/norm", "classifier.1"),
+            *dense("classify_head/out", "classifier.3"),
+        ]
+    return [] if wanted == "ViltModel" else dense("classify_head/out", "rank_output")
+
+
+def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """A picture and two words."""
+    image = picture(square(filled(config), "image_size"))
+    return {"image": image, "words": TWO_WORDS}, {"words": "understand"}
+
+
+def patch_mask(mask: Any, rows: int, columns: int) -> Any:
+    """Which of rows x columns patches count, by the pixel of pixel_mask [B, H, W] that the
+    reference asks for each; bool[B, rows * columns].
+    """
+    height, width = mask.shape[1:]
+    row, column = np.arange(rows) * height // rows, np.arange(columns) * width // columns
+    return (mask[:, row][:, :, column] != 0).reshape(len(mask), -1)
+
+
+def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
+    """Tokens, the text's before the image's, pooled and logits."""
+    pixels = nhwc(inputs["pixel_values"])
+    mask = inputs.get("pixel_mask")
+    given: dict[str, Any] = {}
+    if mask is not None:
+        patch = apply(method=lambda model: model.vision.patch)
+        rows, columns = (side // patch for side in pixels.shape[1:3])
+        given["mask"] = patch_mask(jnp.asarray(mask), rows, columns)
+    visual = apply(pixels, method="encode_image", **given)
+    words = typed_inputs(inputs)
+    found = named(apply(visual, words, method="understand"))
+    return text_first(found, words["text"].shape[1], names=("tokens",))
+
+
+def tasks(config: Config) -> dict[str, Any]:
+    """Answers, where config.json names them."""
+    names = config.get("id2label") or {}
+    if kind(config) != "ViltForQuestionAnswering" or not names:
+        return {}
+    answers = tuple(names[number] for number in sorted(names, key=int))
+    return {"vqa": dict(answers=answers, length=filled(config)["max_position_embeddings"])}
+
+
+VILT = Family(
+    model,
+    rules,
+    example,
+    calls={"forward": forward, "match": match_of(forward)},
+    renames=(*bert.RENAMES, (r"^mlm_score\.bias$", "mlm_score.decoder.bias")),
+    ignored=(*bert.BUFFERS, r"mlm_score\.decoder\.weight"),
+    tasks=tasks,
+)

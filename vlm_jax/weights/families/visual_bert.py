@@ -1,0 +1,110 @@
+"""VisualBERT (arXiv:1908.03557): `VisualBertModel`, `VisualBertForPreTraining` and
+`VisualBertForQuestionAnswering` folders. Images are features of detected regions.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vlm_jax.weights.calls import Inputs
+from vlm_jax.weights.families import bert
+from vlm_jax.weights.family import TWO_WORDS, Config, Family, labels, require
+from vlm_jax.weights.fused_calls import match as match_of
+from vlm_jax.weights.fused_calls import named, text_first, typed_inputs
+from vlm_jax.weights.rules import Rule, Rules, dense, norm
+
+DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(visual_embedding_dim=512, bypass_transformer=False)
+"""What a config.json that leaves a key out means by it."""
+
+PREFIXES = {
+    "VisualBertModel": "",
+    "VisualBertForPreTraining": "visual_bert.",
+    "VisualBertForQuestionAnswering": "visual_bert.",
+}
+
+
+def filled(config: Config) -> dict[str, Any]:
+    """The config with every key there."""
+    require(config, bypass_transformer=False, position_embedding_type="absolute")
+    return DEFAULTS | dict(config)
+
+
+def kind(config: Config) -> str:
+    """The class that a folder was saved from."""
+    return bert.architecture(config, {name: name for name in PREFIXES}, "VisualBertModel")
+
+
+def model(config: Config) -> dict[str, Any]:
+    """config.json as config.model."""
+    config, wanted = filled(config), kind(config)
+    answers = wanted == "VisualBertForQuestionAnswering"
+    width, types = config["hidden_size"], config["type_vocab_size"]
+    table = config["max_position_embeddings"]
+    text = bert.fields(config, pooler=False) | dict(layers=0, embedding_norm=False)
+    pooling = "before_last" if answers else "first"
+    parts: dict[str, Any] = dict(
+        vision=dict(name="regions", width=width, types=types, positions=table),
+        text=text,
+        fusion=bert.stack_fields(config)
+        | dict(name="cross_modal", visual_projection=False, segments=0, pooling=pooling),
+    )
+    if answers:
+        parts["classify"] = dict(classes=labels(config))
+    if wanted == "VisualBertForPreTraining":
+        parts["reconstruct"] = bert.head_fields(config, match=True)
+    return parts
+
+
+def rules(config: Config) -> Rules:
+    """The mapping table."""
+    wanted = kind(config)
+    prefix = PREFIXES[wanted]
+    embeddings = f"{prefix}embeddings"
+    table = [
+        *dense("vision/features", f"{embeddings}.visual_projection"),
+        Rule("vision/type/embedding", f"{embeddings}.visual_token_type_embeddings.weight"),
+        Rule("vision/position", f"{embeddings}.visual_position_embeddings.weight"),
+        *bert.embedding_rules("text", embeddings, normed=False),
+        *norm("fusion/embed_norm", f"{embeddings}.LayerNorm"),
+        *bert.layer_rules("fusion/transformer/layers", f"{prefix}encoder.layer"),
+        *dense("fusion/pooled", f"{prefix}pooler.dense"),
+    ]
+    if wanted == "VisualBertForQuestionAnswering":
+        table += dense("classify_head/out", "cls")
+    if wanted == "VisualBertForPreTraining":
+        table += bert.head_rules("reconstruct_head", match="cls.seq_relationship")
+    return table
+
+
+def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """One region and two words."""
+    region = np.zeros((1, 1, filled(config)["visual_embedding_dim"]), np.float32)
+    return {"image": region, "words": TWO_WORDS}, {"words": "understand"}
+
+
+def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
+    """Tokens and logits, the text's before the regions', pooled, and score.
+
+    ValueError for image_text_alignment, which is not supported.
+    """
+    if "image_text_alignment" in inputs:
+        raise ValueError("image_text_alignment is not supported: leave it out")
+    given = dict(mask="visual_attention_mask", types="visual_token_type_ids")
+    given = {ours: inputs[theirs] for ours, theirs in given.items() if theirs in inputs}
+    if "mask" in given:
+        given["mask"] = given["mask"] != 0
+    visual = apply(inputs["visual_embeds"], method="encode_image", **given)
+    words = typed_inputs(inputs)
+    found = apply(visual, words, everywhere=True, method="understand")
+    return text_first(named(found), words["text"].shape[1])
+
+
+VISUAL_BERT = Family(
+    model,
+    rules,
+    example,
+    calls={"forward": forward, "match": match_of(forward)},
+    renames=bert.RENAMES,
+    ignored=(*bert.BUFFERS, *bert.TIED),
+)

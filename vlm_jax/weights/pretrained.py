@@ -1,0 +1,218 @@
+"""`load_pretrained(folder)`: a published checkpoint as a model of ours; `export`: the way back."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from vlm_jax import kwargs, models, trees
+from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.experiment import Experiment
+from vlm_jax.models.vision_language import VisionLanguageModel
+from vlm_jax.tasks import TASKS
+from vlm_jax.tokenizers.published import read_tokenizer
+from vlm_jax.weights import convert
+from vlm_jax.weights.families import FAMILIES
+from vlm_jax.weights.family import Config, Family
+from vlm_jax.weights.folder import Tensors, WeightsError, open_tensors, read_config, read_json
+from vlm_jax.weights.preprocessing import image_fields
+
+SHARD_BYTES = 5 * 10**9
+"""Most bytes of one .safetensors file that `write_tensors` makes."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network from a folder.
+
+    config: its config.json. variables: our parameters. generation: its generation_config.json.
+    """
+
+    family: Family
+    config: Config
+    model: VisionLanguageModel
+    variables: Mapping[str, Any]
+    generation: Config = field(default_factory=dict)
+
+    def call(self, name: str, inputs: Mapping[str, Any], flags: Config | None = None) -> Any:
+        """One of the reference's calls; KeyError for one that the family does not have."""
+        special = self.special_tokens() if name == "generate" else {}
+        call, flags = self.family.calls[name], special | dict(flags or {})
+
+        def program(variables: Mapping, given: Mapping) -> dict[str, Any]:
+            apply = lambda *args, **options: self.model.apply(variables, *args, **options)
+            return call(apply, given, flags)
+
+        given = {key: jnp.asarray(value) for key, value in inputs.items()}
+        return jax.jit(program)(self.variables, given)
+
+    def special_tokens(self) -> dict[str, Any]:
+        """The ids that begin, end and fill generated texts, as far as the folder names them."""
+        text = self.config.get("text_config") or {}
+        names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        names = (*names, "sep_token_id")
+        found = {}
+        for name in names:
+            values = (part.get(name) for part in (self.generation, self.config, text))
+            found[name] = next((value for value in values if value is not None), None)
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def family_of(config: Config) -> Family:
+    """The family of a config.json. WeightsError for a model type that is not here."""
+    named = "torchvision" if "architecture" in config else None  # timm's config.json
+    kind = config.get("model_type", named)
+    if kind not in FAMILIES:
+        hint = kwargs.suggestion(str(kind), FAMILIES)
+        raise WeightsError(
+            f"config.json: model_type={kind!r} is not supported; {hint}"
+            f"known: {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[kind]
+
+
+def shapes_of(family: Family, config: Config) -> tuple[VisionLanguageModel, Any]:
+    """The model of a config.json and the shapes of its variables; nothing is computed."""
+    model = models.build(family.model(config))
+    batch, asks = family.example(config)
+    shapes = jax.eval_shape(lambda k, b: model.init(k, b, asks), jax.random.key(0), batch)
+    return model, shapes
+
+
+def read_folder(
+    folder: str | Path, *, dtype: Any = None, place: convert.Place | None = None
+) -> Pretrained:
+    """A folder's network with its weights.
+
+    dtype: of the parameters (None: as stored). place: see `convert.read`. WeightsError says what is
+    wrong with the folder.
+    """
+    found = from_tensors(read_config(folder), open_tensors(folder), dtype=dtype, place=place)
+    return replace(found, generation=read_json(folder, "generation_config.json"))
+
+
+def from_tensors(
+    config: Config, tensors: Tensors | Any, *, dtype: Any = None, place: convert.Place | None = None
+) -> Pretrained:
+    """The network that a config.json describes, filled from tensors."""
+    family = family_of(config)
+    config = family.settle(config, tensors.shapes)
+    model, shapes = shapes_of(family, config)
+    ignored = family.ignored(config) if callable(family.ignored) else family.ignored
+    variables = convert.read(
+        tensors,
+        shapes,
+        family.rules(config),
+        renames=family.renames,
+        ignored=ignored,
+        dtype=dtype,
+        place=place,
+    )
+    return Pretrained(family, config, model, variables)
+
+
+def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
+    """What evaluation and prediction need besides the weights: tokenizer, tasks, image reader.
+
+    WeightsError if the folder's files do not say, or its family has no task here.
+    """
+    sections = found.family.tasks(found.config)
+    if not sections:
+        kind = found.config.get("model_type")
+        raise WeightsError(f"{folder}: a bare {kind} has no task here; read it with read_folder")
+    tokenizer = read_tokenizer(folder)
+    reader, statistics = image_fields(folder)
+    tasks = {
+        name: kwargs.build(TASKS, {"name": name, **section}, "tasks", tokenizer=tokenizer)
+        for name, section in sections.items()
+    }
+    config = {
+        "model": found.family.model(found.config) | statistics,
+        "tasks": sections,
+        "data": {"image": reader},
+    }
+    model = models.build(config["model"])
+    shares: dict[str, Any] = {
+        "weights": dict.fromkeys(tasks, 1.0),
+        "per_image": dict.fromkeys(tasks, 1),
+    }
+    read = ImageReader(**reader)
+    return Experiment(config, tokenizer, tasks, model=model, read=read, **shares)
+
+
+def write_folder(
+    pretrained: Pretrained, folder: str | Path, like: str | Path | None = None
+) -> None:
+    """A folder that the reference library loads: config.json, tensors and, from the folder `like`,
+    tokenizer and preprocessor files.
+
+    Everything is written beside the place first, and an existing folder is never overwritten:
+    FileExistsError.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: choose another folder")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in sorted(Path(like).glob("*")) if like else ():
+        if path.suffix in (".json", ".txt", ".model", ".jinja") and "safetensors" not in path.name:
+            shutil.copyfile(path, partial / path.name)
+    config, tensors = pretrained.family.files
+    text = json.dumps(dict(pretrained.config), indent=2, ensure_ascii=False)
+    (partial / config).write_text(text + "\n", encoding="utf-8")
+    rules = pretrained.family.rules(pretrained.config)
+    written = convert.with_counters(convert.write(pretrained.variables, rules))
+    if tensors.endswith(".npz"):
+        np.savez(partial / tensors, allow_pickle=False, **dict(written))
+    else:
+        write_tensors(written, partial, file=tensors)
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
+
+
+def write_tensors(
+    tensors: Any, folder: Path, most: int = SHARD_BYTES, file: str = "model.safetensors"
+) -> None:
+    """(name, array) pairs as one file of this name, or as shards of at most `most` bytes."""
+    shards: list[tuple[Path, list[str]]] = []
+    held: dict[str, np.ndarray] = {}
+    size = total = 0
+
+    def flush() -> None:
+        path = folder / f"shard-{len(shards) + 1}.safetensors"
+        save_file(held, path, metadata={"format": "pt"})
+        shards.append((path, list(held)))
+        held.clear()
+
+    for name, array in tensors:
+        if held and size + array.nbytes > most:
+            flush()
+            size = 0
+        held[name] = array
+        size, total = size + array.nbytes, total + array.nbytes
+    flush()
+    if len(shards) == 1:
+        shards[0][0].rename(folder / file)
+        return
+    weight_map = {}
+    for number, (path, names) in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        path.rename(folder / name)
+        weight_map |= dict.fromkeys(names, name)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    text = json.dumps(index, indent=2)
+    (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+
+
+def count(config: Config) -> int:
+    """Number of parameters of the network that a config.json describes."""
+    return trees.count_parameters(shapes_of(family_of(config), config)[1]["params"])
