@@ -141,3 +141,35 @@ def coco(split: str, **options: Any) -> dict[str, Any]:
     file_format=array_record.
     """
     return dict(name="tfds", dataset="coco_captions", split=split) | options
+
+
+def published(model_type: str, given: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The model that a published config.json with these keys describes, as `config.model`.
+
+    So a config states the numbers that the authors published, under the names they gave them.
+    changes: sections of config.model to replace.
+    """
+    from vlm_jax.weights.families import FAMILIES  # late: most configs need none of them
+
+    return dict(FAMILIES[model_type].model(given)) | changes
+
+
+def fine_tune(config: ConfigDict, folder: str, **tokenizer: Any) -> None:
+    """Start from the published checkpoint in `folder`, with its tokenizer; without one (""), start
+    from noise with a tokenizer learned from the training texts.
+    """
+    if folder:
+        config.init = folder
+        tokenizer = dict(name="published", folder=folder)
+    config.data.tokenizer = tokenizer
+
+
+CLIP_STATISTICS = dict(
+    image_mean=(0.48145466, 0.4578275, 0.40821073), image_std=(0.26862954, 0.26130258, 0.27577711)
+)
+"""Per-channel mean and deviation of CLIP's training pictures, which BLIP, GIT and LLaVA kept."""
+
+
+def vqav2(split: str) -> dict[str, Any]:
+    """VQAv2 (arXiv:1612.00837) as prepared by `python -m vlm_jax.data.prepare vqav2`."""
+    return dict(name="tfds", dataset="vqav2", split=split)

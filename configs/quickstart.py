@@ -2,9 +2,11 @@
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Four and a half minutes on 2 CPU cores, installation included. `expected` holds what one such run
-gave and what `--mode=reproduce` compares with: the question-only baseline of VQA is 0.39, chance
-of retrieval among 256 is 0.004, and captions of another picture have an attribute F1 of 0.04.
+Sized for five minutes on 2 CPU cores. Beside the three tasks it learns what lies where, from the
+boxes of the training scenes: without that, captions get one object in three right. `expected` holds
+what one run gave and what `--mode=reproduce` compares with: the question-only baseline of VQA is
+0.39, chance of retrieval among 256 is 0.004, captions of another picture have an attribute F1 of
+0.04.
 """
 
 from ml_collections import ConfigDict
@@ -15,30 +17,45 @@ from vlm_jax.data import scenes
 
 def get_config(arg=None):
     """Arguments: steps, width of every part, smoke."""
-    arg = common.parse_arg(arg, steps=800, width=128, smoke=False)
+    arg = common.parse_arg(arg, steps=1250, width=128, smoke=False)
     width, vocab = (32, 512) if arg.smoke else (arg.width, 512)
     config = ConfigDict()
     config.seed = 0
-    config.batch_size = 32
+    config.batch_size = 16
     config.total_steps = arg.steps
-    block = dict(heads=4, mlp_width=2 * width)
+    block = dict(heads=4, mlp_width=2 * width, activation="relu")  # quicker than GELU on a CPU
+    kinds = scenes.kinds()
     config.model = dict(
-        vision=common.small_vit(width),
+        vision=common.small_resnet(width // 2),
+        connector=dict(name="mlp", widths=(width,), norm="layer", positions=True),
         text=dict(name="transformer", vocab=vocab, width=width, layers=2, max_length=32, **block),
         fusion=dict(name="attention", layers=2, **block),
         decoder=dict(
-            name="cross_attention", vocab=vocab, width=width, layers=2, max_length=32, **block
+            name="causal_lm",
+            memory="attend",
+            vocab=vocab,
+            width=width,
+            layers=2,
+            max_length=32,
+            **block,
         ),
         contrast=dict(size=width),
-        classify=dict(hidden=width),
+        classify=dict(hidden=width, activation="relu"),
+        regions=dict(
+            classes={kind: len(words) for kind, words in kinds.items()}, activation="relu"
+        ),
     )
     config.tasks = dict(
-        captioning=dict(length=30),
-        vqa=dict(answers=scenes.answers(), length=16),
+        captioning=dict(length=30, per_image=2),
+        vqa=dict(answers=scenes.answers(), length=16, per_image=6),
         retrieval=dict(length=30, weight=0.5),
+        # What lies where: the shapes, which texts alone would take several times as long to teach.
+        region_labels=dict(kinds=kinds, grid=8, weight=3.0),
     )
+    single = common.scenes("train", objects=(1, 1), seed=1)
     config.data = dict(
-        train=common.scenes("train"),
+        # Single objects teach words without the riddle of which object is meant.
+        train=dict(name="mixture", sources=[single, common.scenes("train")], weights=(1, 3)),
         image=dict(size=64),
         tokenizer=dict(name="word", examples=1000),
     )
@@ -48,11 +65,11 @@ def get_config(arg=None):
         vqa=dict(task="vqa", data=test),
         retrieval=dict(task="retrieval", data=dict(test, length=256, captions=1)),
     )
-    config.optimizer = common.adamw(1e-3)
-    config.schedule = dict(name="cosine", warmup_steps=100)
+    config.optimizer = common.adamw(1e-3, multipliers={"vision": 4.0})
+    config.schedule = dict(name="cosine", warmup_steps=50)
     config.expected = {
-        "vqa/accuracy": (0.57, 0.05),
-        "retrieval/image_to_text/R@1": (0.57, 0.12),
-        "captioning/attribute_f1": (0.40, 0.10),
+        "vqa/accuracy": (0.79, 0.05),
+        "retrieval/image_to_text/R@1": (0.52, 0.12),
+        "captioning/attribute_f1": (0.80, 0.08),
     }
     return common.shrink(config) if arg.smoke else config

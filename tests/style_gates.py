@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FILE_LINES, FUNCTION_LINES = 400, 50
 LONG_FUNCTIONS = {"vlm_jax/train.py:train"}  # the loop: straight-line on purpose
 
-FLAX_AT = ("layers", "encoders", "fusion", "decoders", "models")
+FLAX_AT = ("layers", "encoders", "connectors", "fusion", "decoders", "models")
 ONLY_AT = {
     "flax": tuple(f"vlm_jax/{folder}/" for folder in FLAX_AT),
     "orbax": ("vlm_jax/checkpoint.py",),
@@ -23,6 +23,8 @@ MESH_MAKERS = {"make_mesh", "Mesh", "AbstractMesh", "create_device_mesh"}
 UNTESTED = {
     "vlm_jax/__init__.py",
     "vlm_jax/data/__init__.py",
+    "vlm_jax/connectors/__init__.py",
+    "vlm_jax/decode/__init__.py",
     "vlm_jax/decoders/__init__.py",
     "vlm_jax/encoders/__init__.py",
     "vlm_jax/fusion/__init__.py",
@@ -38,7 +40,6 @@ TESTED_TOGETHER = {
     "vlm_jax/modes.py": "tests/test_launch.py",
     "vlm_jax/evaluate.py": "tests/test_launch.py",
     "vlm_jax/step.py": "tests/test_train.py",
-    "vlm_jax/decoders/cross_attention.py": "tests/decoders/test_contract.py",
     "vlm_jax/encoders/image_features.py": "tests/encoders/test_vgg.py",
     "vlm_jax/fusion/attention.py": "tests/fusion/test_contract.py",
     "vlm_jax/fusion/coattention.py": "tests/fusion/test_contract.py",
@@ -56,6 +57,15 @@ TESTED_TOGETHER = {
     "vlm_jax/tasks/masked_pretraining.py": "tests/tasks/test_evaluate.py",
     "vlm_jax/tasks/retrieval.py": "tests/tasks/test_evaluate.py",
     "vlm_jax/tasks/vqa.py": "tests/tasks/test_evaluate.py",
+    "vlm_jax/metrics/__main__.py": "tests/metrics/test_scoring.py",
+    "vlm_jax/metrics/ptb_characters.py": "tests/metrics/test_ptb_tokenizer.py",
+    "vlm_jax/weights/adopt.py": "tests/weights/test_pretrained.py",
+    "vlm_jax/weights/calls.py": "tests/weights/families/test_llava.py",
+    "vlm_jax/weights/convert.py": "tests/weights/test_pretrained.py",
+    "vlm_jax/weights/family.py": "tests/weights/test_pretrained.py",
+    "vlm_jax/weights/folder.py": "tests/weights/test_pretrained.py",
+    "vlm_jax/weights/rules.py": "tests/weights/test_pretrained.py",
+    "vlm_jax/weights/families/llama.py": "tests/weights/families/test_llava.py",
 }
 
 

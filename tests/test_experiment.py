@@ -122,6 +122,23 @@ def test_a_value_that_cannot_be_is_named_with_the_remedy(path, value, message):
         experiment.build(changed(path, value), None, source())
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, "two"])
+def test_texts_per_image_are_counted(count):
+    with pytest.raises(ValueError, match=r"tasks\.vqa\.per_image is .* whole number of at least 1"):
+        experiment.build(changed("tasks.vqa", dict(per_image=count)), None, source())
+
+
+def test_several_texts_per_image_are_for_tasks_that_can_tell_them_apart():
+    tasks = dict(vqa=dict(per_image=3), captioning={}, retrieval=dict(per_image=1))
+    setup = experiment.build(changed("tasks", tasks), None, source())
+    assert setup.per_image == {"vqa": 3, "captioning": 1, "retrieval": 1}
+    shapes = {name: make(source()[0], None) for name, make in setup.preprocess.items()}
+    assert shapes["vqa"]["text"].shape == (3, 20) and shapes["vqa"]["label"].shape == (3,)
+    assert shapes["captioning"]["tokens"].ndim == shapes["retrieval"]["text"].ndim == 1
+    with pytest.raises(ValueError, match=r"tasks\.retrieval\.per_image=2.*Leave per_image out"):
+        experiment.build(changed("tasks.retrieval", dict(per_image=2)), None, source())
+
+
 def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(models.InvalidModel, match="captioning needs config.model.decoder"):
         experiment.build(changed("model.decoder", None), None, source())

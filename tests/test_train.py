@@ -195,6 +195,40 @@ def test_same_global_batch_same_losses_on_one_and_on_eight_devices():
             assert one[name] == pytest.approx(eight[name], rel=1e-5, abs=1e-5), name
 
 
+def several_texts(which):
+    """Losses of the tiny model without dropout on one batch: the texts `which` of every image."""
+    config = tiny.config(data=tiny.config()["data"] | {"augment": None})
+    config["model"] = {
+        name: {**part, "dropout": 0.0} if "dropout" in part else part
+        for name, part in config["model"].items()
+    }
+    for name in ("captioning", "vqa"):
+        config["tasks"][name] = config["tasks"][name] | {"per_image": len(which)}
+    source = experiment.source(config["data"]["train"], "train")
+    setup = experiment.build(config, None, source)
+    rows = []
+    for i in range(8):
+        picked = {**source[i], "captions": [source[i]["captions"][j] for j in which]}
+        picked["questions"] = [source[i]["questions"][j] for j in which]
+        texts = {name: make(picked, None) for name, make in setup.preprocess.items()}
+        texts["retrieval"] = setup.tasks["retrieval"].preprocess(source[i], None)
+        rows.append({"image": setup.read(source[i]["image"], None)[0], **texts})
+    batch = pipeline.stack(rows)
+    state = step.initial_state(setup, batch, 0)
+    frozen = jax.tree.map(lambda _: False, state["params"])
+    losses = step._make_loss(setup, frozen)
+    return jax.jit(losses)(state["params"], {}, batch, jax.random.key(0))[1][0]
+
+
+def test_several_texts_of_an_image_cost_the_mean_of_each_alone():
+    together = several_texts([0, 1, 2])
+    alone = [several_texts([i]) for i in range(3)]
+    assert abs(float(alone[0]["loss/vqa"]) - float(alone[1]["loss/vqa"])) > 1e-3
+    for name, value in together.items():
+        mean = np.mean([float(losses[name]) for losses in alone])
+        assert float(value) == pytest.approx(mean, rel=1e-5), name
+
+
 def test_a_run_evaluates_reports_and_starts_another(tmp_path):
     metrics = train.train(tiny.config(total_steps=2), tmp_path / "first")
     assert {"captions/CIDEr-D", "answers/accuracy", "search/image_to_text/R@1"} <= metrics.keys()

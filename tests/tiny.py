@@ -20,7 +20,7 @@ def config(**overrides):
             | BLOCK,
             "text": {"name": "transformer", "dropout": 0.1, **TEXT},
             "fusion": {"name": "attention", "heads": 2},
-            "decoder": {"name": "cross_attention", "dropout": 0.1, **TEXT},
+            "decoder": {"name": "causal_lm", "memory": "attend", "dropout": 0.1, **TEXT},
             "contrast": {"size": 8},
             "classify": {},
         },

@@ -10,7 +10,7 @@ from typing import Any
 
 from vlm_jax import kwargs, models
 from vlm_jax.data.augment import Augment
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import ImageReader, Preprocess, several
 from vlm_jax.data.schema import DataError, Source
 from vlm_jax.data.sources import make_source
 from vlm_jax.models.vision_language import VisionLanguageModel
@@ -36,14 +36,16 @@ EVAL_KEYS = (
 class Experiment:
     """Everything a config describes but the data itself and the parameters.
 
-    tasks: task name to task. weights: task name to its weight in the loss. asks: task name to model
-    method. read: decodes images; its augmentation is for training only.
+    tasks: task name to task. weights: task name to its weight in the loss. per_image: task name to
+    how many texts of an image one training step uses. asks: task name to model method. read:
+    decodes images; its augmentation is for training only.
     """
 
     config: Mapping[str, Any]
     tokenizer: Tokenizer
     tasks: Mapping[str, Task]
     weights: Mapping[str, float]
+    per_image: Mapping[str, int]
     model: VisionLanguageModel
     read: ImageReader
 
@@ -51,6 +53,18 @@ class Experiment:
     def asks(self) -> dict[str, str]:
         """Task name to the model method that it needs."""
         return {name: task.head for name, task in self.tasks.items()}
+
+    @property
+    def preprocess(self) -> dict[str, Preprocess]:
+        """Task name to what training makes of an example: `per_image` texts where that is above
+        1.
+        """
+        return {
+            name: task.preprocess
+            if task.texts is None or self.per_image[name] == 1
+            else several(task.preprocess, task.texts, self.per_image[name])
+            for name, task in self.tasks.items()
+        }
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -85,7 +99,7 @@ def build(
     """
     check_config(config)
     tokenizer = _tokenizer(config, folder, train)
-    tasks, weights = {}, {}
+    tasks, weights, per_image = {}, {}, {}
     for name, section in config["tasks"].items():
         given = dict(section or {})
         weights[name] = float(given.pop("weight", 1.0))
@@ -93,6 +107,7 @@ def build(
         for field in ("answers", "labels"):
             if field in kwargs.keywords(task):
                 given[field] = _vocabulary(given.get(field), field, name, folder, train)
+        per_image[name] = _per_image(given.pop("per_image", 1), task, name)
         tasks[name] = kwargs.call(task, given, f"config.tasks.{name}", tokenizer=tokenizer)
     asks = {name: task.head for name, task in tasks.items()}
     in_text = any(getattr(task, "question_to", "") == "text" for task in tasks.values())
@@ -106,7 +121,22 @@ def build(
         else None
     )
     read = kwargs.call(ImageReader, data.get("image"), "config.data.image", augment=augment)
-    return Experiment(config, tokenizer, tasks, weights, models.build(model), read)
+    return Experiment(config, tokenizer, tasks, weights, per_image, models.build(model), read)
+
+
+def _per_image(count: Any, task: type[Task], name: str) -> int:
+    """`count`, if the task can learn from that many texts of one image in a step; ValueError if
+    not.
+    """
+    where = f"config.tasks.{name}.per_image"
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"{where} is {count!r}: it must be a whole number of at least 1")
+    if count > 1 and task.texts is None:
+        raise ValueError(
+            f"{where}={count}, but this task takes one text per image: the texts of one image are "
+            "not each other's negatives, and not different examples of a class. Leave per_image out"
+        )
+    return count
 
 
 def source(config: Mapping[str, Any], where: str) -> Source:

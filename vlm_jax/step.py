@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import optax
 from vlm_jax import checkpoint, kwargs, optim, trees
 from vlm_jax.experiment import Experiment
 from vlm_jax.types import Batch
+from vlm_jax.weights import adopt
 
 State = dict[str, Any]
 """step: i32, steps done. key: PRNG key. params, batch_stats, optimizer, and ema if the run keeps
@@ -27,7 +29,7 @@ def initial_state(setup: Experiment, example: Batch, seed: int) -> State:
     """A fresh state without optimizer. example: a batch of any size; only its shapes matter."""
     key = jax.random.key(seed)
     init_key, train_key = jax.random.split(key)
-    inputs = jax.tree.map(jnp.asarray, example)
+    inputs = one_row_per_text(setup, jax.tree.map(jnp.asarray, example))
     variables = setup.model.init({"params": init_key, "dropout": init_key}, inputs, setup.asks)
     return {
         "step": jnp.int32(0),
@@ -36,6 +38,13 @@ def initial_state(setup: Experiment, example: Batch, seed: int) -> State:
         "batch_stats": variables.get("batch_stats", {}),
         "bad_step": jnp.int32(-1),
     }
+
+
+def one_row_per_text(setup: Experiment, batch: Batch) -> Batch:
+    """The batch with the inputs [B, N, ...] of tasks with per_image = N > 1 as [B * N, ...]."""
+    join = lambda x: x.reshape(-1, *x.shape[2:])
+    several = {name: batch[name] for name, count in setup.per_image.items() if count > 1}
+    return {**batch, **jax.tree.map(join, several)}
 
 
 def variables_of(state: State) -> dict[str, Any]:
@@ -88,6 +97,7 @@ def _make_loss(setup: Experiment, frozen: trees.Tree) -> Callable:
             lambda cold, x: jax.lax.stop_gradient(x) if cold else x, frozen, params
         )
         variables = {"params": params} | ({"batch_stats": statistics} if statistics else {})
+        batch = one_row_per_text(setup, batch)
         outputs, changed = setup.model.apply(
             variables, batch, setup.asks, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
@@ -127,19 +137,22 @@ def _accumulated(gradient_of: Callable, micro_batches: int) -> Callable:
 def start_from(state: State, init: str | Mapping[str, Any]) -> State:
     """The state with the parameters (and batch statistics) of another run.
 
-    init: a workdir, or {"workdir": ..., "rename": [(pattern, replacement)], "skip": [pattern],
-    "entry": "params" | "ema"}. skip: parameters that stay as they are, or loaded ones that are not
-    wanted. ValueError listing everything that does not fit; FileNotFoundError if there is no
-    checkpoint.
+    init: a workdir or a published checkpoint folder, or {"workdir": ..., "rename": [(pattern,
+    replacement)], "skip": [pattern], "entry": "params" | "ema"}. skip: parameters that stay as they
+    are, or loaded ones that are not wanted. ValueError listing everything that does not fit;
+    FileNotFoundError if there is no checkpoint.
     """
     given = {"workdir": init} if isinstance(init, str) else dict(init)
     kwargs.check_keys(given, ("workdir", "rename", "skip", "entry"), "config.init")
-    loaded = checkpoint.load_params(given["workdir"], given.get("entry", "params"))
+    if adopt.is_published(given):
+        load = lambda entry: adopt.parameters(given, "params" if entry == "ema" else entry)
+    else:
+        load = partial(checkpoint.load_params, given["workdir"])
+    loaded = load(given.get("entry", "params"))
     patterns = {"rename": given.get("rename", ()), "skip": given.get("skip", ())}
     state = state | {"params": trees.merge(state["params"], loaded, **patterns)}
     if state["batch_stats"]:
-        statistics = checkpoint.load_params(given["workdir"], "batch_stats")
-        state["batch_stats"] = trees.merge(state["batch_stats"], statistics)
+        state["batch_stats"] = trees.merge(state["batch_stats"], load("batch_stats"))
     if "ema" in state:
         state["ema"] = jax.tree.map(jnp.copy, state["params"])
     return state

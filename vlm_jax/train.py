@@ -30,6 +30,7 @@ from vlm_jax import (
 )
 from vlm_jax.data import pipeline
 from vlm_jax.step import State, initial_state, make_update, start_from, variables_of
+from vlm_jax.weights import adopt
 
 
 class Diverged(RuntimeError):
@@ -45,11 +46,14 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
     folder = Path(folder)
     with ExitStack() as stack:
         # --- preflight: what can be wrong is found before anything is compiled --------------------
+        config = adopt.complete(config)
         experiment.check_config(config)
         mesh = sharding.make_mesh(config.get("mesh"))
         batch_size = config["batch_size"]
         sharding.check_batch_size(mesh, batch_size)
         stack.enter_context(workdir.open_workdir(folder, config, owner=jax.process_index() == 0))
+        if adopt.is_published(config.get("init")) and jax.process_index() == 0:
+            adopt.keep(config["init"], folder)
         source = experiment.source(config["data"]["train"], "config.data.train")
         setup = experiment.build(config, folder, source)
         sets = {
@@ -71,7 +75,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         loader = pipeline.Loader(
             source,
             setup.read,
-            {name: task.preprocess for name, task in setup.tasks.items()},
+            setup.preprocess,
             config["data"].get("on_error", "skip"),
         )
         processes = {"process": jax.process_index(), "processes": jax.process_count()}
@@ -102,9 +106,11 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
             state["optimizer"] = optimizer.init(state["params"])
             return state | ({} if ema_decay is None else {"ema": state["params"]})
 
-        shardings = sharding.state_shardings(mesh, jax.eval_shape(create))
+        whole = shapes | {"optimizer": jax.eval_shape(optimizer.init, shapes["params"])}
+        whole |= {} if ema_decay is None else {"ema": shapes["params"]}
+        shardings = sharding.state_shardings(mesh, whole)
         with jax.set_mesh(mesh):
-            state = jax.jit(create, out_shardings=shardings)()
+            state = jax.jit(create, out_shardings=shardings, compiler_options=run_once())()
         if config.get("init"):
             state = start_from(state, config["init"])
         saving = dict(config.get("checkpoint") or {})
@@ -220,6 +226,11 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         if jax.process_index() == 0:
             report.write(folder)
         return metrics
+
+
+def run_once() -> dict[str, Any] | None:
+    """How to compile what runs once: on a CPU, optimizing it takes longer than it saves."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def _check_finite(state: State, folder: Path) -> None:

@@ -28,7 +28,7 @@ def get_config(arg=None):
         decoder = dict(vocab=512, width=32, layers=2, heads=2, mlp_width=64, max_length=64)
     config.model = dict(
         vision=dict(name="vit", drop_path=0.1) | vision,
-        decoder=dict(name="prefix_lm", dropout=0.1) | decoder,
+        decoder=dict(name="causal_lm", dropout=0.1) | decoder,
     )
     config.tasks = dict(captioning=dict(length=32, label_smoothing=0.1))
     config.data = dict(

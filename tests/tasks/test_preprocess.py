@@ -18,6 +18,7 @@ FIELDS = {
     "retrieval": dict(length=6),
     "masked_pretraining": dict(length=6),
     "classification": dict(length=6, labels=("cat", "dog")),
+    "region_labels": dict(kinds={"colour": ("red", "blue")}, grid=2),
 }
 EXAMPLE = {
     "id": "7",
@@ -25,11 +26,13 @@ EXAMPLE = {
     "captions": ["a red dog", "one big cat sits"],
     "questions": [{"question": "what is it", "answers": ["dog", "cat", "dog"]}],
     "label": "dog",
+    "regions": [{"box": [0.0, 0.0, 0.5, 1.0], "labels": {"colour": "red"}}],
 }
 SHAPES = {
     "text": ("i4", 1), "text_mask": ("b1", 1), "tokens": ("i4", 1), "tokens_mask": ("b1", 1),
     "targets": ("i4", 1), "targets_mask": ("b1", 1), "prefix": ("i4", 0), "label": ("i4", 0),
     "label_weights": ("f4", 1), "known": ("b1", 0), "matched": ("b1", 0),
+    "region_labels": ("i4", 2), "region_mask": ("b1", 2),
 }  # fmt: skip
 
 
@@ -190,3 +193,18 @@ def test_padding_is_never_masked_and_a_short_caption_always_has_a_target():
     arrays = masked.preprocess(EXAMPLE | {"captions": ["dog"]}, None)
     assert arrays["targets_mask"].tolist() == [False, True] + [False] * 4
     assert arrays["text_mask"].tolist() == [True] * 3 + [False] * 3
+
+
+def test_captions_to_be_guessed_at_once_hide_every_word():
+    captioning = task("captioning", parallel=0.5, mask_token=99)
+    plain = task("captioning").preprocess(EXAMPLE, None)
+    assert captioning.preprocess(EXAMPLE, None)["tokens"].tolist() == plain["tokens"].tolist()
+    rng, hidden = np.random.default_rng(0), 0
+    for _ in range(200):
+        arrays = captioning.preprocess(EXAMPLE, rng)
+        guessed = (arrays["tokens"] == 99) == arrays["targets_mask"]
+        hidden += bool(guessed.all())
+        assert guessed.all() or (arrays["tokens"] != 99).all()
+    assert abs(hidden / 200 - 0.5) < 0.14  # four standard deviations
+    with pytest.raises(ValueError, match="mask_token"):
+        task("captioning", parallel=0.5)

@@ -26,13 +26,15 @@ MAX_IN_A_ROW = 100
 class ImageReader:
     """How an example's image becomes pixels.
 
-    size: H and W. fit: "stretch" to the square, "crop" the centre after scaling the shortest side,
-    or "pad" to a square first. method: "bicubic" or "bilinear". augment: applied in training only.
+    size: H and W. fit: "stretch" to the square, "crop" the centre after scaling the shortest side
+    (to `shortest` pixels, by default to size), or "pad" to a square first. method: one of
+    `images.METHODS`. augment: applied in training only.
     """
 
     size: int
     fit: str = "stretch"
     method: str = "bicubic"
+    shortest: int | None = None
     augment: Augment | None = None
 
     def __call__(self, image: Any, rng: np.random.Generator | None) -> tuple[np.ndarray, bool]:
@@ -46,7 +48,7 @@ class ImageReader:
         pixels, flipped = images.decode(image), False
         if rng is not None and self.augment is not None:
             pixels, flipped = self.augment(pixels, rng)
-        return images.fit(pixels, self.size, self.fit, self.method), flipped
+        return images.fit(pixels, self.size, self.fit, self.method, self.shortest), flipped
 
 
 @dataclass
@@ -109,6 +111,24 @@ class Loader:
         except DataError as error:
             raise DataError(f"{self.source.name}, example {example['id']}: {error}") from error
         return {"image": image, "index": np.int32(position), **inputs}
+
+
+def several(preprocess: Preprocess, field: str, count: int) -> Preprocess:
+    """`preprocess` of `count` texts of an example, stacked along a new first axis.
+
+    field: "captions" or "questions". The texts are drawn without repeats as long as there are new
+    ones; without rng they come in order.
+    """
+
+    def stacked(example: Example, rng: np.random.Generator | None) -> Mapping[str, np.ndarray]:
+        texts: list = example[field]
+        if not texts:
+            return preprocess(example, rng)  # which says what is missing
+        order = np.arange(len(texts)) if rng is None else rng.permutation(len(texts))
+        views: list[Any] = [{**example, field: [texts[i]]} for i in np.resize(order, count)]
+        return stack([dict(preprocess(view, rng)) for view in views])
+
+    return stacked
 
 
 def mirrored(example: Example) -> Example:

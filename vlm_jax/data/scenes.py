@@ -23,6 +23,7 @@ from vlm_jax.data.scene_captions import (
 )
 from vlm_jax.data.scene_captions import captions as make_captions
 from vlm_jax.data.scene_graph import (
+    ATTRIBUTES,
     COLOURS,
     MAX_OBJECTS,
     OUTLINES,
@@ -37,7 +38,7 @@ from vlm_jax.data.scene_questions import MAX_QUESTIONS
 from vlm_jax.data.scene_questions import questions as make_questions
 from vlm_jax.data.schema import Example
 
-__all__ = ["Scenes", "answers", "parse_caption", "render", "words"]
+__all__ = ["Scenes", "answers", "kinds", "parse_caption", "render", "words"]
 
 LENGTHS = {"train": 50_000, "val": 1_000, "test": 1_000, "test_comp": 1_000}
 """Split -> its default length. The position in this dict is part of the random seed."""
@@ -115,12 +116,24 @@ class Scenes:
             "questions": make_questions(
                 np.random.default_rng((*key, _QUESTIONS)), scene["objects"], self.questions
             ),
+            "regions": [
+                {
+                    "box": [side / scene["size"] for side in thing["box"]],
+                    "labels": {name: thing[name] for name in ATTRIBUTES},
+                }
+                for thing in scene["objects"]
+            ],
             "scene": scene,
         }
 
     def __iter__(self) -> Iterator[Example]:
         """Every example in order."""
         return (self[index] for index in range(len(self)))
+
+
+def kinds() -> dict[str, tuple[str, ...]]:
+    """What regions are labelled with: kind of attribute to its words."""
+    return {"shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(RADII)}
 
 
 def render(scene: Mapping[str, Any], seed: int | tuple[int, ...]) -> np.ndarray:

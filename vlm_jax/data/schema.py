@@ -30,12 +30,21 @@ class Question(TypedDict):
     type: NotRequired[str]
 
 
+class Region(TypedDict):
+    """A labelled part of an image. box: [x0, y0, x1, y1] in [0, 1] of its width and height. labels:
+    kind of label to its word, such as {"shape": "circle", "colour": "red"}.
+    """
+
+    box: list[float]
+    labels: dict[str, str]
+
+
 class Example(TypedDict):
     """One image with what is said about it.
 
     id: unique in its source. image: see `Image`. captions, questions: possibly empty lists.
-    label: a class name, for classification. scene: the graph behind a rendered image, see
-    `vlm_jax.data.scenes`. A source may add further keys.
+    label: a class name, for classification. regions: what is known of its parts. scene: the graph
+    behind a rendered image, see `vlm_jax.data.scenes`. A source may add further keys.
     """
 
     id: str
@@ -43,6 +52,7 @@ class Example(TypedDict):
     captions: list[str]
     questions: list[Question]
     label: NotRequired[str]
+    regions: NotRequired[list[Region]]
     scene: NotRequired[dict[str, Any]]
 
 

@@ -1,13 +1,15 @@
 """Tasks: what an example teaches, what that costs the model, and how well it was learned.
 
 A task is a frozen dataclass with `preprocess(example, rng)` (NumPy, one example), `loss(outputs,
-batch)` (per example) and `evaluate(run, source)` (yields name and value), beside `head`, the model
-method that it asks.
+batch)` (per text) and `evaluate(run, source)` (yields name and value), beside `head`, the model
+method that it asks, and `texts`, the key of an example of whose entries it can learn several at a
+time ("captions" or "questions"; None if only one).
 """
 
 from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.classification import Classification
 from vlm_jax.tasks.masked_pretraining import MaskedPretraining
+from vlm_jax.tasks.region_labels import RegionLabels
 from vlm_jax.tasks.retrieval import Retrieval
 from vlm_jax.tasks.vqa import VqaClassification, VqaGeneration
 
@@ -18,8 +20,15 @@ TASKS = {
     "retrieval": Retrieval,
     "masked_pretraining": MaskedPretraining,
     "classification": Classification,
+    "region_labels": RegionLabels,
 }
 
 Task = (
-    Captioning | VqaClassification | VqaGeneration | Retrieval | MaskedPretraining | Classification
+    Captioning
+    | VqaClassification
+    | VqaGeneration
+    | Retrieval
+    | MaskedPretraining
+    | Classification
+    | RegionLabels
 )

@@ -11,7 +11,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.scenes import parse_caption
 from vlm_jax.data.schema import DataError, Example, Source
-from vlm_jax.data.text import Arrays, decoder_prompt, decoder_text
+from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text
 from vlm_jax.losses import masked_cross_entropy
 from vlm_jax.tokenizers import Tokenizer
 
@@ -21,14 +21,21 @@ class Captioning:
     """length: tokens per caption, prompt and eos included. prompt: fixed words before the caption,
     such as "a picture of".
 
-    label_smoothing: in [0, 1).
+    label_smoothing: in [0, 1). template: how prompt and special tokens are arranged, see
+    `data.text.fill`. parallel: how often, in [0, 1], a caption's words are to be guessed all at
+    once in training, from the image alone (CapPa, arXiv:2306.07915, section 3.1): the decoder then
+    reads nothing but `mask_token`.
     """
 
     tokenizer: Tokenizer
     length: int = 32
     prompt: str = ""
     label_smoothing: float = 0.0
+    template: str = TEMPLATE
+    parallel: float = 0.0
+    mask_token: int | None = None
     head: ClassVar[str] = "generate"
+    texts: ClassVar[str | None] = "captions"
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption (the first without rng) after the prompt; DataError if the example has
@@ -38,11 +45,26 @@ class Captioning:
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which captioning learns from")
         caption = captions[0 if rng is None else rng.integers(len(captions))]
-        return decoder_text(self.tokenizer, self.prompt, caption, self.length)
+        arrays = decoder_text(
+            self.tokenizer, self.prompt, caption, self.length, template=self.template
+        )
+        if rng is not None and self.parallel and rng.random() < self.parallel:
+            tokens = arrays["tokens"].copy()
+            tokens[arrays["targets_mask"]] = self.mask_token
+            arrays = {**arrays, "tokens": tokens}
+        return arrays
+
+    def __post_init__(self):
+        """ValueError for words to be guessed without a token that stands for them."""
+        if self.parallel and self.mask_token is None:
+            raise ValueError(
+                "captioning with parallel needs mask_token: the decoder's vocab, which is the id "
+                "of the token that its parallel=True adds"
+            )
 
     def query(self, example: Example) -> Arrays:
         """What the decoder is given before it writes."""
-        return decoder_prompt(self.tokenizer, self.prompt)
+        return decoder_prompt(self.tokenizer, self.prompt, template=self.template)
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]: mean cross-entropy per caption token, eos included."""

@@ -27,6 +27,7 @@ class Classification:
     length: int = 32
     label_smoothing: float = 0.0
     head: ClassVar[str] = "classify"
+    texts: ClassVar[str | None] = None
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """Text and class index; DataError if the label is missing or not among `labels`."""

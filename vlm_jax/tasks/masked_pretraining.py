@@ -29,6 +29,7 @@ class MaskedPretraining:
     mismatch_rate: float = 0.5
     match_weight: float = 1.0
     head: ClassVar[str] = "reconstruct"
+    texts: ClassVar[str | None] = None
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A caption with masked words; without rng the masks are drawn from a fixed seed, the same

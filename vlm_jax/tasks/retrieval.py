@@ -26,6 +26,7 @@ class Retrieval:
     length: int = 32
     loss_name: str = "softmax"
     head: ClassVar[str] = "contrast"
+    texts: ClassVar[str | None] = None
 
     def __post_init__(self):
         """ValueError for another loss_name."""

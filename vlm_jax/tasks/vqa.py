@@ -12,7 +12,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Question, Source
 from vlm_jax.data.sources import flatten_questions
-from vlm_jax.data.text import Arrays, decoder_prompt, decoder_text, encoder_text
+from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, encoder_text
 from vlm_jax.losses import binary_cross_entropy, masked_cross_entropy, softmax_cross_entropy
 from vlm_jax.metrics.vqa_accuracy import vqa_accuracy_score
 from vlm_jax.tokenizers import Tokenizer
@@ -33,6 +33,7 @@ class VqaClassification:
     loss_name: str = "softmax"
     label_smoothing: float = 0.0
     head: ClassVar[str] = "classify"
+    texts: ClassVar[str | None] = "questions"
     question_to: ClassVar[str] = "text"
 
     def __post_init__(self):
@@ -86,8 +87,9 @@ class VqaGeneration:
 
     question_to: "decoder", the question is the prefix of what the decoder reads (PaliGemma, GIT),
     or "text", it goes through the text encoder and the fusion (BLIP). question_length: tokens of
-    the question; a longer one loses its end. length: tokens that the decoder reads, question
-    included if it is there.
+    the question and of all that the template puts around it; a longer one loses its end. length:
+    tokens that the decoder reads, question included if it is there. template: how question and
+    special tokens are arranged for the decoder, see `data.text.fill`.
     """
 
     tokenizer: Tokenizer
@@ -95,7 +97,9 @@ class VqaGeneration:
     question_length: int = 20
     question_to: str = "decoder"
     label_smoothing: float = 0.0
+    template: str = TEMPLATE
     head: ClassVar[str] = "generate"
+    texts: ClassVar[str | None] = "questions"
 
     def __post_init__(self):
         """ValueError for another question_to, or a length without room for an answer."""
@@ -113,13 +117,15 @@ class VqaGeneration:
         answer = Counter(question["answers"]).most_common(1)[0][0]
         prompt, texts = self._question(question["question"])
         lengths = (self.length, self.question_length)
-        return texts | decoder_text(self.tokenizer, prompt, answer, *lengths)
+        return texts | decoder_text(
+            self.tokenizer, prompt, answer, *lengths, template=self.template
+        )
 
     def query(self, example: Example) -> Arrays:
         """What the model is given before it answers."""
         prompt, texts = self._question(pick_question(example, None)["question"])
         return texts | decoder_prompt(
-            self.tokenizer, prompt, self.question_length if prompt else None
+            self.tokenizer, prompt, self.question_length if prompt else None, self.template
         )
 
     def _question(self, question: str) -> tuple[str, Arrays]:

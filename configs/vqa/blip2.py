@@ -1,0 +1,38 @@
+"""BLIP-2 with OPT-2.7B, fine-tuned for VQA (arXiv:2301.12597).
+
+    python launch.py --config=configs/vqa/blip2.py:folder=PATH --workdir=runs/blip2_vqa
+
+PATH: a published folder such as Salesforce/blip2-opt-2.7b. 3,744,679,936 parameters with 50,272
+words; newer folders have 50,304 (`:rows=50304`), 3,744,761,856. The paper's recipe (from memory): 5
+epochs, batch 128, AdamW with learning rate 1e-5 and weight decay 0.05, 1,000 steps of warmup and a
+cosine, 490 pixels, the prompt "Question: QUESTION Answer:", five beams; vision tower and Q-Former
+are trained, the language model is locked. It reports VQAv2 82.2 with its largest model.
+What differs: the Q-Former does not read the question; no smaller rates for lower layers of the
+vision tower; no Visual Genome questions; 364 pixels as in the captioning recipe.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.captioning import blip2
+
+
+def get_config(arg=None):
+    """Arguments: rows, of the table of words; folder, a published checkpoint to start from;
+    smoke.
+    """
+    arg = common.parse_arg(arg, rows=50_272, folder="", smoke=False)
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 128
+    config.total_epochs = 5
+    config.model = blip2.model(arg.rows, arg.smoke)
+    task = dict(name="vqa_generation", length=48, question_length=32)
+    config.tasks = dict(vqa=task | dict(template="{bos}Question: {prompt} Answer:"))
+    config.data = dict(train=common.vqav2("train"), image=dict(size=32 if arg.smoke else 364))
+    common.fine_tune(config, arg.folder, name="bpe", size=50_265)
+    options = dict(beams=5)
+    config.evals = dict(val=dict(task="vqa", data=common.vqav2("validation"), options=options))
+    config.optimizer = common.adamw(1e-5, weight_decay=0.05, frozen=blip2.LOCKED)
+    config.schedule = dict(name="cosine", warmup_steps=1000)
+    return common.shrink(config) if arg.smoke else config

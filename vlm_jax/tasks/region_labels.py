@@ -1,0 +1,85 @@
+"""Region labels: which words describe what lies at each place of the image grid."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.text import Arrays
+from vlm_jax.losses import masked_cross_entropy
+from vlm_jax.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class RegionLabels:
+    """Every image token inside a labelled box says what the box holds, before any text is read.
+
+    The region label classification of LXMERT (arXiv:1908.07490, section 3.1.2) on a grid instead of
+    detected regions: it teaches an image encoder words at their places, which questions and
+    captions teach slowly. Pictures must come uncropped and unmirrored, as their boxes are.
+
+    kinds: kind of label to its words, as in example["regions"]; config.model.regions.classes has
+    the same kinds, each with the number of its words. grid: rows and columns of the image tokens.
+    """
+
+    tokenizer: Tokenizer
+    kinds: Mapping[str, tuple[str, ...]]
+    grid: int
+    head: ClassVar[str] = "label_regions"
+    texts: ClassVar[str | None] = None
+
+    def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        """region_labels i32[G, S] and region_mask bool[G, S] in the order of `kinds`; of boxes that
+        overlap, the later one counts. DataError if the example has no regions.
+        """
+        regions = example.get("regions")
+        if not regions:
+            raise DataError(f"example {example['id']} has no regions, whose labels are learned")
+        shape = (len(self.kinds), self.grid, self.grid)
+        labels, known = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        centres = (np.arange(self.grid) + 0.5) / self.grid
+        for region in regions:
+            x0, y0, x1, y1 = region["box"]
+            rows, columns = (centres >= y0) & (centres < y1), (centres >= x0) & (centres < x1)
+            inside = rows[:, None] & columns[None]
+            for number, (kind, words) in enumerate(self.kinds.items()):
+                if region["labels"].get(kind) in words:
+                    labels[number][inside] = words.index(region["labels"][kind])
+                    known[number] |= inside
+        flat = (len(self.kinds), -1)
+        return {"region_labels": labels.reshape(flat), "region_mask": known.reshape(flat)}
+
+    def loss(self, outputs: Mapping, batch: Mapping) -> Any:
+        """f32[B]: cross-entropy per labelled token, summed over the kinds."""
+        losses = [
+            masked_cross_entropy(
+                outputs[f"region_{kind}"],
+                batch["region_labels"][:, number],
+                batch["region_mask"][:, number],
+            )
+            for number, kind in enumerate(self.kinds)
+        ]
+        return jnp.sum(jnp.stack(losses), axis=0)
+
+    def evaluate(
+        self, run: Any, source: Source, train: Source | None = None, **options: Any
+    ) -> Iterator[tuple[str, float]]:
+        """Share in [0, 1] of labelled tokens with the right word, by kind; chance is one over the
+        number of words.
+        """
+        right = dict.fromkeys(self.kinds, 0)
+        count = dict.fromkeys(self.kinds, 0)
+        truth = lambda example: self.preprocess(example, None)
+        for index, row in run.rows("label_regions", source, truth):
+            true = truth(source[index])
+            for number, kind in enumerate(self.kinds):
+                given = row[f"region_{kind}"].argmax(axis=-1)
+                known = true["region_mask"][number]
+                right[kind] += int((given == true["region_labels"][number])[known].sum())
+                count[kind] += int(known.sum())
+        for kind, words in self.kinds.items():
+            yield f"accuracy/{kind}", right[kind] / max(count[kind], 1)
+            yield f"accuracy/{kind}/chance", 1 / len(words)
