@@ -15,17 +15,10 @@ from configs import common
 from vlm_jax.data import scenes
 
 
-def get_config(arg=None):
-    """Arguments: steps, width of every part, smoke."""
-    arg = common.parse_arg(arg, steps=1250, width=128, smoke=False)
-    width, vocab = (32, 512) if arg.smoke else (arg.width, 512)
-    config = ConfigDict()
-    config.seed = 0
-    config.batch_size = 16
-    config.total_steps = arg.steps
+def model(width, vocab):
+    """Every part at one width; all of them read the 8 x 8 tokens of one small ResNet."""
     block = dict(heads=4, mlp_width=2 * width, activation="relu")  # quicker than GELU on a CPU
-    kinds = scenes.kinds()
-    config.model = dict(
+    return dict(
         vision=common.small_resnet(width // 2),
         connector=dict(name="mlp", widths=(width,), norm="layer", positions=True),
         text=dict(name="transformer", vocab=vocab, width=width, layers=2, max_length=32, **block),
@@ -42,15 +35,26 @@ def get_config(arg=None):
         contrast=dict(size=width),
         classify=dict(hidden=width, activation="relu"),
         regions=dict(
-            classes={kind: len(words) for kind, words in kinds.items()}, activation="relu"
+            classes={kind: len(words) for kind, words in scenes.kinds().items()}, activation="relu"
         ),
     )
+
+
+def get_config(arg=None):
+    """Arguments: steps, width of every part, smoke."""
+    arg = common.parse_arg(arg, steps=1250, width=128, smoke=False)
+    width, vocab = (32, 512) if arg.smoke else (arg.width, 512)
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 16
+    config.total_steps = arg.steps
+    config.model = model(width, vocab)
     config.tasks = dict(
         captioning=dict(length=30, per_image=2),
         vqa=dict(answers=scenes.answers(), length=16, per_image=6),
         retrieval=dict(length=30, weight=0.5),
         # What lies where: the shapes, which texts alone would take several times as long to teach.
-        region_labels=dict(kinds=kinds, grid=8, weight=3.0),
+        region_labels=dict(kinds=scenes.kinds(), grid=8, weight=3.0),
     )
     single = common.scenes("train", objects=(1, 1), seed=1)
     config.data = dict(

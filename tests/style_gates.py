@@ -32,6 +32,7 @@ UNTESTED = {
     "vlm_jax/metrics/__init__.py",
     "vlm_jax/tasks/__init__.py",
     "vlm_jax/tokenizers/__init__.py",
+    "vlm_jax/weights/__init__.py",
 }
 
 # Files that one test file covers together, because they keep one contract or are steps of one run.
@@ -65,6 +66,7 @@ TESTED_TOGETHER = {
     "vlm_jax/weights/family.py": "tests/weights/test_pretrained.py",
     "vlm_jax/weights/folder.py": "tests/weights/test_pretrained.py",
     "vlm_jax/weights/rules.py": "tests/weights/test_pretrained.py",
+    "vlm_jax/weights/families/__init__.py": "tests/weights/test_pretrained.py",
     "vlm_jax/weights/families/llama.py": "tests/weights/families/test_llava.py",
 }
 

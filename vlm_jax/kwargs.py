@@ -52,7 +52,9 @@ def check_keys(config: Iterable[str], valid: Iterable[str], where: str) -> None:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists, and lists in lists, as tuples."""
+    """Lists, also those in lists and in dictionaries, as tuples."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 

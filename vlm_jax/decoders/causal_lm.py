@@ -122,13 +122,11 @@ class CausalLM(nn.Module):
     ) -> tuple[Float[Array, "B T V"], Cache | None]:
         """Logits after each token.
 
-        words: the token vectors, where they are those of another module (T5); None for own ones.
-        sees: which memory tokens each token attends to, given with the memory; None for all real
-        ones. Tokens to come attend to what the last real one does (Flamingo, arXiv:2204.14198).
-        causal: read nothing in both directions, whatever `bidirectional` says.
-        prefix: how many of the first real tokens are prompt (None: none of them); given, like
-        memory, on the first call only. Without memory and cache this is a language model of text
-        alone. ValueError for an unknown option, or if memory and text exceed max_length.
+        words: token vectors of another module (T5), or None. sees: which memory tokens each token
+        attends to, given with the memory (None: all real ones); later tokens do as the last one
+        does (Flamingo, arXiv:2204.14198). causal: nothing is read in both directions. prefix: how
+        many of the first real tokens are prompt (None: none), given like memory on the first call.
+        ValueError for an unknown option, or if memory and text exceed max_length.
         """
         self._check()
         text_real = jnp.ones(tokens.shape, bool) if mask is None else mask
