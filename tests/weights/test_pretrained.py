@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -88,6 +89,19 @@ def test_export_writes_all_that_a_folder_needs(folder, expected, tmp_path):
         vlm_jax.export(again, tmp_path / "out")
 
 
+@pytest.fixture
+def uncached():
+    """Programs compiled here are not kept: read back from a cache on few cores, XLA:CPU may start a
+    step's two all-gathers in a different order on each fake device, and wait for ever.
+    """
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 1e9)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.mark.usefixtures("uncached")
 def test_a_run_starts_from_a_folder_and_is_exported_in_its_format(folder, tmp_path):
     config = {
         "batch_size": 8,

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import trees
-from vlm_jax.weights.folder import WeightsError, open_tensors, read_config
+from vlm_jax.weights.folder import WeightsError, copy_small_files, open_tensors, read_config
 from vlm_jax.weights.preprocessing import image_fields
 
 SUBFOLDER = "published"
-SMALL_FILES = (".json", ".txt", ".model", ".jinja")
 
 
 def is_published(init: Any) -> bool:
@@ -56,9 +55,7 @@ def keep(init: Any, workdir: Path) -> None:
     partial = target.with_name(SUBFOLDER + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for path in sorted(folder.iterdir()):
-        if path.suffix in SMALL_FILES and "safetensors" not in path.name:
-            shutil.copyfile(path, partial / path.name)
+    copy_small_files(folder, partial)
     partial.rename(target)
 
 

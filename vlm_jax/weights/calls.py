@@ -1,7 +1,7 @@
 """A reference's calls in our terms: its arguments in, its outputs' names out.
 
 The arrays are those of the reference: pixel_values [B, 3, H, W] f32, input_ids and attention_mask
-[B, T]. Everything but `generate` is traceable, so gradients pass through.
+[B, T]. Everything is traceable; gradients pass through all but `generate`.
 """
 
 from collections.abc import Callable, Mapping
@@ -153,7 +153,7 @@ def search(apply: Any, memory: Features | None, given: Inputs, flags: Mapping) -
 
 
 def after_prompt(prompt: Array, found: Array) -> Array:
-    """Prompt and text side by side, as long as the longest row that is not all padding."""
+    """Prompt and text side by side, i32[B, P + n]."""
     return jnp.concatenate([prompt, found], axis=1)
 
 

@@ -1,6 +1,7 @@
 """What lies in a checkpoint folder: its JSON files, and its tensors, read one slice at a time."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 """Files that a folder may hold instead of safetensors; none of them is ever opened."""
+
+
+SMALL_FILES = (".json", ".txt", ".model", ".jinja")
+"""Suffixes of what stands beside the weights."""
 
 
 class WeightsError(ValueError):
@@ -100,6 +105,13 @@ def read_json(folder: str | Path, name: str, required: bool = False) -> dict[str
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds {type(content).__name__}, not an object")
     return content
+
+
+def copy_small_files(source: str | Path, target: Path) -> None:
+    """All of a folder but its weights: config, tokenizer, preprocessor and template files."""
+    for path in sorted(Path(source).glob("*")):
+        if path.suffix in SMALL_FILES and "safetensors" not in path.name:
+            shutil.copyfile(path, target / path.name)
 
 
 def open_tensors(folder: str | Path) -> Tensors | Arrays:

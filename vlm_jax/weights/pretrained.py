@@ -21,7 +21,14 @@ from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights import convert
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import Config, Family
-from vlm_jax.weights.folder import Tensors, WeightsError, open_tensors, read_config, read_json
+from vlm_jax.weights.folder import (
+    Tensors,
+    WeightsError,
+    copy_small_files,
+    open_tensors,
+    read_config,
+    read_json,
+)
 from vlm_jax.weights.preprocessing import image_fields
 
 SHARD_BYTES = 5 * 10**9
@@ -162,9 +169,8 @@ def write_folder(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for path in sorted(Path(like).glob("*")) if like else ():
-        if path.suffix in (".json", ".txt", ".model", ".jinja") and "safetensors" not in path.name:
-            shutil.copyfile(path, partial / path.name)
+    if like:
+        copy_small_files(like, partial)
     config, tensors = pretrained.family.files
     text = json.dumps(dict(pretrained.config), indent=2, ensure_ascii=False)
     (partial / config).write_text(text + "\n", encoding="utf-8")

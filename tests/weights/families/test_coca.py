@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import open_clip as clip
 import pytest
 
 from tests.weights import oracles, parity
@@ -10,8 +11,6 @@ from vlm_jax.decoders import coca as decoder
 from vlm_jax.weights import pretrained
 from vlm_jax.weights.families import coca, open_clip
 from vlm_jax.weights.folder import Arrays, WeightsError
-
-clip = pytest.importorskip("open_clip")
 
 TEXT = dict(context_length=9, vocab_size=50, embed_cls=True, output_tokens=True)
 CASES = {

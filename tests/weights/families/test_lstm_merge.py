@@ -6,6 +6,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
 
@@ -15,7 +16,6 @@ from vlm_jax.weights.families.lstm_merge import rules
 from vlm_jax.weights.folder import Arrays
 from vlm_jax.weights.pretrained import count, from_tensors, write_folder
 
-keras = pytest.importorskip("keras")
 CONFIG = dict(model_type="lstm_merge")
 LENGTH = 6
 

@@ -1,5 +1,6 @@
 """open_clip's folders of CLIP: ViT and ModifiedResNet."""
 
+import open_clip as clip
 import pytest
 import torch
 
@@ -7,8 +8,6 @@ from tests.weights import oracles, parity
 from vlm_jax.weights import pretrained
 from vlm_jax.weights.families import open_clip
 from vlm_jax.weights.folder import WeightsError
-
-clip = pytest.importorskip("open_clip")
 
 TEXT = dict(context_length=9, vocab_size=50)
 CASES = {

@@ -25,9 +25,7 @@ COUNTS = {"resampler": 63_019_008, "gated 2048": 36_708_354, "gated 4096": 139_4
 @pytest.fixture(scope="module")
 def helpers():
     package = importlib.util.find_spec("open_flamingo")
-    pytest.importorskip("einops_exts")
-    if package is None or package.origin is None:
-        pytest.skip("open-flamingo is not installed")
+    assert package is not None and package.origin is not None, "`make test` installs open-flamingo"
     path = Path(package.origin).parent / "src" / "helpers.py"
     spec = importlib.util.spec_from_file_location("open_flamingo_helpers", path)
     assert spec is not None and spec.loader is not None

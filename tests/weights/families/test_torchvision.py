@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 from tests.weights import oracles, parity
 from vlm_jax.weights import pretrained
 from vlm_jax.weights.folder import Arrays, WeightsError
-
-models = pytest.importorskip("torchvision.models")
 
 
 def small_resnet(depth, stages):

@@ -11,7 +11,7 @@ from vlm_jax.weights.calls import language, read_text
 from vlm_jax.weights.families import llama
 from vlm_jax.weights.family import Config, Family, activation, language_example, one_of
 from vlm_jax.weights.folder import WeightsError
-from vlm_jax.weights.rules import Rule, Rules, attention, dense, norm
+from vlm_jax.weights.rules import Rules, attention, dense, norm
 
 SHARED: dict[str, Any] = dict(
     rms_norm_eps=1e-6,
@@ -146,15 +146,7 @@ def ropes(config: Config) -> Mapping[str, dict[str, Any]]:
 
 def lm_rules(config: Config, ours: str = "decoder", body: str = "model", head: str = "") -> Rules:
     """The whole language model. body: their name of it; head: their prefix of lm_head."""
-    config = filled(config)
-    rules = [
-        Rule(f"{ours}/embed/token/embedding", f"{body}.embed_tokens.weight"),
-        *layer_rules(config, f"{ours}/transformer/layers", f"{body}.layers"),
-        *norm(f"{ours}/transformer/final_norm", f"{body}.norm", kind="rms"),
-    ]
-    if not config["tie_word_embeddings"]:
-        rules += dense(f"{ours}/logits", f"{head}lm_head", bias=False)
-    return rules
+    return llama.lm_rules(filled(config), ours, body, head, layer_rules)
 
 
 def layer_rules(config: Config, ours: str, theirs: str) -> Rules:

@@ -3,7 +3,7 @@
 Other families read their language models with `fields` and `layer_rules`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vlm_jax.weights.calls import language, read_text
@@ -120,12 +120,20 @@ def kinds(types: Sequence[str], window: int | None, ropes: Mapping[str, Any]) ->
     )
 
 
-def lm_rules(config: Config, ours: str = "decoder", body: str = "model", head: str = "") -> Rules:
-    """The whole language model. body: their name of it; head: their prefix of lm_head."""
+def lm_rules(
+    config: Config,
+    ours: str = "decoder",
+    body: str = "model",
+    head: str = "",
+    layers: Callable[..., Rules] | None = None,
+) -> Rules:
+    """The whole language model. body: their name of it; head: their prefix of lm_head. layers: what
+    to call for the layers instead of `layer_rules`.
+    """
     config = filled(config)
     rules = [
         Rule(f"{ours}/embed/token/embedding", f"{body}.embed_tokens.weight"),
-        *layer_rules(config, f"{ours}/transformer/layers", f"{body}.layers"),
+        *(layers or layer_rules)(config, f"{ours}/transformer/layers", f"{body}.layers"),
         *norm(f"{ours}/transformer/final_norm", f"{body}.norm", kind="rms"),
     ]
     if not config["tie_word_embeddings"]:
