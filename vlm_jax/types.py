@@ -17,6 +17,7 @@ A batch is a nested dict of arrays. Shared by all tasks:
 and one sub-dict per task name, each using some of:
 
     text, text_mask       i32, bool[B, T]   what the text encoder reads (question, caption)
+    retrieved, ..._mask   i32, bool[B, K, T] texts of K similar images, for the text encoder
     tokens, tokens_mask   i32, bool[B, T]   what the decoder reads, and which of it is real
     prefix                i32[B]            how many leading decoder tokens are prompt
     targets               i32[B, T]         the token to predict at each position
@@ -53,10 +54,11 @@ Cache = Mapping[str, Any]
 axis 1 is the batch.
 
 Slots are shared by the rows of a batch: the next token of every row goes to slot
-`cache["slot"][0, b]`, which is equal for all b; `cache["real"]` says which slots hold real tokens,
-so ragged prompts need no re-packing. Beam search and batch slicing are one `jax.tree.map` over
-axis 1. The entry `cache["memory"]`, if there is one, is the same for all hypotheses about a row, so
-a search does not move it.
+`cache["slot"][0, b]`, which is equal for all b; `cache["hypotheses"]["read"]` says which slots hold
+what each continuation of a row has read, so ragged prompts need no re-packing and a search over
+several continuations moves no keys and values (see layers.cache and decode.hypotheses). A cache
+without that entry, such as an LSTM's, has a row per continuation. The entry `cache["memory"]`, if
+there is one, is the same for all continuations of a row.
 """
 
 CACHE_BATCH_AXIS = 1

@@ -50,6 +50,6 @@ def init_cache(memory, length, extra=0):
     return {"hypotheses": {"state": jnp.zeros((1, len(memory.tokens), 1), jnp.int32)}}
 
 
-def init_rows_cache(memory, length):
+def init_rows_cache(memory, length, extra=0):
     state = jnp.zeros((1, len(memory.tokens)), jnp.int32)
     return {"state": state, "memory": state}

@@ -29,7 +29,7 @@ def write(variables, batch, search):
     size = len(batch["tokens"])
     memory = Features(jnp.zeros((size, 1, 1)), jnp.ones((size, 1), bool))
     inputs = (batch["tokens"], batch["tokens_mask"], memory, search)
-    more = {"limit": batch["limit"], "side_by_side": True}
+    more = {"limit": batch["limit"]}
     return generate(language.decoder, language.init_cache, *inputs, **more)
 
 

@@ -33,7 +33,7 @@ def ours(prompt, mask, search, side_by_side=True):
     memory = Features(jnp.zeros((len(prompt), 1, 1)), jnp.ones((len(prompt), 1), bool))
     decoder = language.decoder if side_by_side else language.rows_decoder
     init_cache = language.init_cache if side_by_side else language.init_rows_cache
-    return generate(decoder, init_cache, prompt, mask, memory, search, side_by_side=side_by_side)
+    return generate(decoder, init_cache, prompt, mask, memory, search)
 
 
 def theirs(search: Search):

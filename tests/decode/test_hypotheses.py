@@ -21,9 +21,13 @@ FIELDS = {
     "attending_lstm": {"width": 8, "attention_width": 4},
     "attend": {"memory": "attend", "max_length": 16, **SMALL},
     "prepend": {"memory": "prepend", "max_length": 24, **SMALL},
+    "apart": {"memory_embedded": False, "bidirectional": "memory", "max_length": 24, **SMALL},
+    "windows": {"positions": "none", "ropes": ({}, {"theta": 100.0}), "windows": (2, None)}
+    | {"pattern": (0, 1), "attention": {"kv_heads": 1}, "max_length": 24, **SMALL},
+    "relative": {"memory": "attend", "positions": "none", "max_length": 16, **SMALL}
+    | {"relative": {"buckets": 4, "distance": 6}},
+    "coca": {"fused_layers": 1, "fused_heads": 2, "fused_mlp_width": 16, "max_length": 16, **SMALL},
 }
-SIDE_BY_SIDE: set[str] = set()
-"""The decoders that read hypotheses side by side."""
 
 RNG = np.random.default_rng(0)
 PROMPT, LENGTHS = RNG.integers(3, WORDS, (B, P)), np.array([3, 1, 2, 2, 3, 1, 1, 3])
@@ -67,7 +71,6 @@ def build(name: str):
     def call(prompt, mask, memory, examples, search):
         more = {"prefix": jnp.sum(mask, axis=1, dtype=jnp.int32)}
         more["keys"] = example_keys(jnp.full(len(prompt), 7, jnp.uint32), examples)
-        more["side_by_side"] = name in SIDE_BY_SIDE
         return generate(apply, decoder.init_cache, prompt, mask, memory, search, **more)
 
     return call, jax.jit(apply)

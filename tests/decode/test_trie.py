@@ -53,7 +53,7 @@ def test_texts_that_could_never_be_written_are_named(texts, options, message):
 @functools.partial(jax.jit, static_argnums=3)
 def answers(prompt, tree, keys, search):
     memory = Features(jnp.zeros((len(prompt), 1, 1)), jnp.ones((len(prompt), 1), bool))
-    more = {"trie": tree, "keys": keys, "side_by_side": True}
+    more = {"trie": tree, "keys": keys}
     mask = jnp.ones(prompt.shape, bool)
     return generate(language.decoder, language.init_cache, prompt, mask, memory, search, **more)
 

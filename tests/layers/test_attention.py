@@ -92,14 +92,13 @@ def test_self_attention_through_a_cache_equals_the_full_forward(randomise, kv_he
     x, layer = normal((2, 4, 8)), Attention(2, kv_heads=kv_heads)
     variables = randomise(layer, x)
     full, _ = apply(layer, variables, x, mask=causal_mask(4))
-    empty = jnp.zeros((2, 6, kv_heads or 2, 4))
+    empty = jnp.zeros((2, kv_heads or 2, 6, 4))
     cache, real, outs = {"key": empty, "value": empty}, jnp.ones((2, 6), bool), []
     for start, stop in ((0, 2), (2, 3), (3, 4)):
         slots = jnp.full((2,), start)
         mask = cache_mask(slots, stop - start, real, bidirectional=False)
-        out, cache = apply(
-            layer, variables, x[:, start:stop], mask=mask, cache=cache, slot=slots[0]
-        )
+        out, new = apply(layer, variables, x[:, start:stop], mask=mask, cache=cache, slot=slots[0])
+        cache = {name: held.at[:, :, start:stop].set(new[name]) for name, held in cache.items()}
         outs.append(out)
     np.testing.assert_allclose(jnp.concatenate(outs, axis=1), full, atol=1e-5)
 
@@ -107,7 +106,7 @@ def test_self_attention_through_a_cache_equals_the_full_forward(randomise, kv_he
 def test_cross_attention_reuses_the_keys_and_values_it_computed_once(randomise):
     x, context, layer = normal((2, 3, 8)), normal((2, 5, 6), seed=2), Attention(2)
     variables = randomise(layer, x, context)
-    empty = jnp.zeros((2, 5, 2, 4))
+    empty = jnp.zeros((2, 2, 5, 4))
     first, cache = apply(layer, variables, x, context, cache={"key": empty, "value": empty})
     again, _ = apply(layer, variables, x, None, cache=cache)
     expected, _ = apply(layer, variables, x, context)

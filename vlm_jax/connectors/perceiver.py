@@ -27,7 +27,7 @@ class PerceiverResampler(nn.Module):
     epsilon: float = 1e-5
     bias: bool = False
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

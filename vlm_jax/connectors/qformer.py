@@ -28,7 +28,7 @@ class QFormer(nn.Module):
     activation: str = "gelu"
     epsilon: float = 1e-12
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -10,7 +10,9 @@ asked whether it is done: the loop ends by itself once every row is.
 from vlm_jax.decode.beams import beam_search
 from vlm_jax.decode.buckets import Programs, Writer, pack, round_up
 from vlm_jax.decode.generate import generate
+from vlm_jax.decode.guidance import guided
 from vlm_jax.decode.hypotheses import Step, branch, follow
+from vlm_jax.decode.masked import unmask
 from vlm_jax.decode.rerank import rerank
 from vlm_jax.decode.sampling import write
 from vlm_jax.decode.search import Generated, Request, Search, example_keys, make_request
@@ -29,10 +31,12 @@ __all__ = [
     "example_keys",
     "follow",
     "generate",
+    "guided",
     "make_request",
     "make_trie",
     "pack",
     "rerank",
     "round_up",
+    "unmask",
     "write",
 ]

@@ -27,25 +27,21 @@ def generate(
     limit: Int[Array, " B"] | None = None,
     keys: Key[Array, " B"] | None = None,
     trie: Trie | None = None,
-    side_by_side: bool = False,
 ) -> Generated:
     """Continue the prompts, which may be padded on either side, with a decoder of this codebase.
 
     decoder: `(tokens, memory, cache, *, mask, prefix) -> (logits, cache)`, parameters included,
     such as `partial(model.apply, variables)`; init_cache: its `init_cache`. prefix: see decoders.
-    limit, keys, trie: see `decode.Request`. side_by_side: the decoder's cache has an entry
-    "hypotheses" (see decode.hypotheses), and its init_cache takes a third argument, how many slots
-    more the hypotheses need than one text does.
+    limit, keys, trie: see `decode.Request`.
 
     Every row needs at least one real prompt token. ValueError for a prompt that is too long (by
     init_cache), for tokens that the vocabulary lacks and for a search that is given too little.
     """
     request = make_request(prompt, prompt_mask, search, limit=limit, keys=keys, trie=trie)
     steps = search.max_length - 1  # the last token is not read
-    room = (prompt.shape[1] + steps,)
-    if side_by_side:
-        room = (*room, (search.hypotheses - 1) * steps)
-    cache = init_cache(memory, *room)
+    # One token each even without a step: the loop is compiled all the same.
+    extra = (search.hypotheses - 1) * steps if steps else search.hypotheses
+    cache = init_cache(memory, prompt.shape[1] + steps, extra)
     logits, cache = decoder(prompt, memory, cache, mask=prompt_mask, prefix=prefix)
     check_vocabulary(search, logits.shape[-1])
     last = jnp.max(jnp.where(prompt_mask, jnp.arange(prompt.shape[1])[None], 0), axis=1)  # [B]

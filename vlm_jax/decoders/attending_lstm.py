@@ -1,11 +1,14 @@
 """Show, Attend and Tell: an LSTM that looks at the image anew before every word."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.layers.constraints import BATCH, constrain, look_up
 from vlm_jax.layers.masks import zero_padding
 from vlm_jax.types import Cache, Features, summary
 
@@ -29,8 +32,10 @@ class AttendStep(nn.Module):
         x: Float[Array, "B D"],
         real: Bool[Array, " B"],
         seen: dict[str, Array],
-    ) -> tuple[LstmCarry, tuple[Float[Array, "B D"], Float[Array, "B C"]]]:
-        """x: the word's vector. Returns the new carry, and (its h, the gated image context)."""
+    ) -> tuple[LstmCarry, tuple[Float[Array, "B D"], Float[Array, "B C"], Float[Array, "B S"]]]:
+        """x: the word's vector. Returns the new carry, and (its h, the gated image context, the
+        attention weights).
+        """
         dense = lambda width, name: nn.Dense(width, dtype=self.dtype, name=name)
         hidden = carry[1]
         query = dense(self.attention_width, "query")(hidden)[:, None]  # [B, 1, A]
@@ -44,7 +49,7 @@ class AttendStep(nn.Module):
         carry = jax.tree.map(
             lambda after, before: jnp.where(real[:, None], after, before), new, carry
         )
-        return carry, (carry[1], context)
+        return carry, (carry[1], context, weights)
 
 
 class AttendingLstm(nn.Module):
@@ -61,8 +66,19 @@ class AttendingLstm(nn.Module):
     dropout: float = 0.5
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
     def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        memory: Features | None,
+        cache: Cache | None = None,
+        **given: Any,
+    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+        """Logits after each token; given: mask, prefix (not used) and train, as in `look`."""
+        logits, cache, _ = self.look(tokens, memory, cache, **given)
+        return logits, cache
+
+    @nn.compact
+    def look(
         self,
         tokens: Int[Array, "B T"],
         memory: Features | None,
@@ -71,23 +87,25 @@ class AttendingLstm(nn.Module):
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
-        """Logits after each token; prefix is not used. ValueError without memory, unless the cache
-        already knows it.
+    ) -> tuple[Float[Array, "B T V"], Cache | None, Float[Array, "B T S"]]:
+        """Logits after each token, the cache, and which image tokens each token looked at: weights
+        that sum to 1 over S. ValueError without memory, unless the cache already knows it.
         """
         dense = lambda width, name: nn.Dense(width, dtype=self.dtype, name=name)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         real = jnp.ones(tokens.shape, bool) if mask is None else mask
         if memory is not None:
-            carry, seen = self._look(memory)
+            carry, seen = self._begin(memory)
         elif cache is not None:
             carry, seen = jax.tree.map(lambda leaf: leaf[0], (cache["carry"], cache["memory"]))
         else:
             raise ValueError(
                 "AttendingLstm needs the image: pass memory, or a cache that was filled with it"
             )
-        x = drop(nn.Embed(self.vocab, self.width, dtype=self.dtype, name="token")(tokens))
-        carry, (hidden, context) = self._scan()(carry, x, real, seen)  # [B, T, D], [B, T, C]
+        words = nn.Embed(self.vocab, self.width, dtype=self.dtype, name="token")
+        x = drop(look_up(jnp.asarray(words.embedding, self.dtype), tokens))
+        x = constrain(x, BATCH)  # read one by one, so not split over devices
+        carry, (hidden, context, weights) = self._scan()(carry, x, real, seen)  # [B, T, D or C]
         deep = jnp.tanh(
             x
             + dense(self.width, "deep_hidden")(hidden)
@@ -96,11 +114,11 @@ class AttendingLstm(nn.Module):
         logits = dense(self.vocab, "logits")(drop(deep)).astype(jnp.float32)
         if cache is not None:
             cache = jax.tree.map(lambda leaf: leaf[None], {"carry": carry, "memory": seen})
-        return logits, cache
+        return logits, cache, weights.astype(jnp.float32)
 
-    def init_cache(self, memory: Features, length: int) -> Cache:
-        """Zeros for the batch and tokens of `memory`; the size of an LSTM's state does not depend
-        on length.
+    def init_cache(self, memory: Features, length: int, extra: int = 0) -> Cache:
+        """Zeros for the batch and tokens of `memory`; an LSTM's state grows neither with length nor
+        with extra.
         """
         batch, slots, channels = memory.tokens.shape
         zeros = jnp.zeros((1, batch, self.width), self.dtype)
@@ -111,7 +129,7 @@ class AttendingLstm(nn.Module):
         }
         return {"carry": (zeros, zeros), "memory": seen}
 
-    def _look(self, memory: Features) -> tuple[LstmCarry, dict[str, Array]]:
+    def _begin(self, memory: Features) -> tuple[LstmCarry, dict[str, Array]]:
         """The first carry, from the mean image token, and what every step attends to."""
         tokens = zero_padding(memory.tokens, memory.mask).astype(self.dtype)
         mean = summary(Features(tokens, memory.mask))

@@ -5,7 +5,6 @@ the text or in its midst, or attends to them in layers of their own.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,18 +12,20 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from vlm_jax.layers.activations import ACTIVATIONS
-from vlm_jax.layers.cache import Placement, both_ways, empty_slots, merge, place, take, without
+from vlm_jax.decoders.output_layer import output_layer
+from vlm_jax.layers.cache import Placement, both_ways, empty_slots, merge, take, without
 from vlm_jax.layers.embed import RelativePositions, TokenEmbedding, insert
 from vlm_jax.layers.masks import padding_mask, window_mask, zero_padding
 from vlm_jax.layers.norms import make_norm
+from vlm_jax.layers.packing import placed, places
 from vlm_jax.layers.rotary import Rotary, frequencies, image_coordinates, rotary, section_axes
 from vlm_jax.layers.transformer import NO_OPTIONS, Options, stack
+from vlm_jax.losses import Unembedding
 from vlm_jax.types import Cache, Features
 
 MEMORIES = ("prepend", "insert", "attend")
 BIDIRECTIONAL = ("prompt", "memory", "none")
-APART = ("slot", "real", "memory", "ahead")
+APART = ("slot", "position", "hypotheses", "memory", "ahead")
 """Entries of a cache that belong to no layer."""
 
 
@@ -103,7 +104,7 @@ class CausalLM(nn.Module):
     cross_every: int = 1
     cross_offset: int = 0
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -114,38 +115,38 @@ class CausalLM(nn.Module):
         cache: Cache | None = None,
         *,
         mask: Bool[Array, "B T"] | None = None,
-        prefix: Int[Array, " B"] | None = None,
+        prefix: Int[Array, "B *T"] | None = None,
         words: Float[Array, "own D"] | None = None,
         sees: Bool[Array, "B T S"] | None = None,
         causal: bool = False,
+        segments: Int[Array, "B L"] | None = None,
+        later: bool = False,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+    ) -> tuple[Float[Array, "B T V"] | Unembedding, Cache | None]:
         """Logits after each token.
 
         words: token vectors of another module (T5), or None. sees: which memory tokens each token
         attends to, given with the memory (None: all real ones); later tokens do as the last one
         does (Flamingo, arXiv:2204.14198). causal: nothing is read in both directions. prefix: how
         many of the first real tokens are prompt (None: none), given like memory on the first call.
-        ValueError for an unknown option, or if memory and text exceed max_length.
+        segments: of memory (where it stands before the text) and text, see layers.packing; prefix
+        is then given for every token. later: return what logits are to be computed from. ValueError
+        for an unknown option, or if memory and text exceed max_length.
         """
         self._check()
         text_real = jnp.ones(tokens.shape, bool) if mask is None else mask
-        embed = TokenEmbedding(
-            *(self.vocab, self.width, self.max_length, self.positions, self.dtype),
-            *(self.position_offset, self.embedding_scaled, self.extra_vocab + self.parallel),
-            name="embed",
-        )
+        embed = self._embedding()
         x = embed.words(self._spelled(tokens), words)
-        x, real, blocks = self._read(x, tokens, text_real, memory, prefix)
-        self._check_length(x.shape[1] if self.memory_embedded else tokens.shape[1])
-        placement, slots = place(real, cache)
+        x, real, blocks = self._read(x, tokens, text_real, memory, prefix, segments)
+        if segments is None:
+            self._check_length(x.shape[1] if self.memory_embedded else tokens.shape[1])
+        placement, slots, blocks = placed(self, real, cache, segments, blocks)
         apart = self._apart(memory, cache, len(tokens))
-        coordinates, ahead = self._coordinates(tokens, text_real, memory, cache)
+        coordinates, ahead = self._coordinates(tokens, text_real, memory, cache, placement)
         x = self._embed(x, tokens.shape[1], apart, placement, embed)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         context = self._context(memory, cache, sees)
-        layers = stack(self, **self._own(), name="transformer")
-        x, states = layers(
+        x, states = stack(self, **self._own(), name="transformer")(
             x,
             mask=self._visible(placement, None if causal else blocks),
             rotary=self._rotary(placement.positions if coordinates is None else coordinates),
@@ -155,13 +156,16 @@ class CausalLM(nn.Module):
             train=train,
             **context,
         )
-        logits = self._logits(x[:, -tokens.shape[1] :], embed, words)
-        return logits, self._cache(states, _last_seen(context, text_real), slots | ahead, apart)
+        cache = self._cache(states, _last_seen(context, text_real), slots | ahead, apart)
+        return output_layer(self, x[:, -tokens.shape[1] :], embed, words, later), cache
 
-    def init_cache(self, memory: Features | None, length: int, batch: int | None = None) -> Cache:
+    def init_cache(
+        self, memory: Features | None, length: int, extra: int = 0, batch: int | None = None
+    ) -> Cache:
         """Zeros for this memory (or None, and a batch) and `length` text tokens.
 
-        ValueError if they exceed max_length.
+        extra: how many slots more several hypotheses need (see layers.cache). ValueError if memory
+        and text exceed max_length.
         """
         batch = batch if memory is None else memory.tokens.shape[0]
         if batch is None:
@@ -170,8 +174,8 @@ class CausalLM(nn.Module):
         slots = length + (held if self.memory == "prepend" else 0)
         self._check_length(slots if self.memory_embedded else length)
         layers = stack(self, **self._own(), parent=None)
-        states = layers.empty_cache(self.width, batch, slots, held)
-        cache = {**without(states, "cross"), **empty_slots(batch, slots)}
+        states = layers.empty_cache(self.width, batch, slots + extra, held)
+        cache = {**without(states, "cross"), **empty_slots(batch, slots + extra)}
         if self.memory == "attend":
             known = {"mask": jnp.zeros((1, batch, held), bool)}
             cache["memory"] = merge(take(states, "cross"), known)
@@ -182,7 +186,7 @@ class CausalLM(nn.Module):
         return cache
 
     def _coordinates(
-        self, tokens: Array, real: Array, memory: Features | None, cache: Cache | None
+        self, tokens: Array, real: Array, memory: Features | None, cache: Any, place: Placement
     ) -> tuple[Int[Array, "B T 3"] | None, dict[str, Array]]:
         """Frame, row and column of each token, and the cache's entry `ahead`, i32[1, B]: where the
         next one will stand. (None, {}) if positions in the text are all there is.
@@ -199,6 +203,8 @@ class CausalLM(nn.Module):
             images = (tokens == self.image_token) & real
             places = insert(places, images, memory.places, memory.mask)
         start = jnp.zeros(len(tokens), jnp.int32) if cache is None else cache["ahead"][0]
+        if place.branched:
+            return jnp.broadcast_to(start[:, None, None], places.shape), {"ahead": start[None] + 1}
         positions, ahead = image_coordinates(places, images, real, start)
         return positions, {"ahead": ahead[None]}
 
@@ -211,6 +217,11 @@ class CausalLM(nn.Module):
         if memory is not None:
             return jnp.sum(memory.mask, axis=1, dtype=jnp.int32)
         return jnp.zeros(batch, jnp.int32) if cache is None else cache["memory"]["length"][0]
+
+    def _embedding(self) -> TokenEmbedding:
+        given = (self.vocab, self.width, self.max_length, self.positions, self.dtype)
+        more = (self.position_offset, self.embedding_scaled, self.extra_vocab + self.parallel)
+        return TokenEmbedding(*given, *more, name="embed")
 
     def _embed(
         self, x: Array, length: int, apart: Array | None, placement: Placement, embed: Any
@@ -235,12 +246,16 @@ class CausalLM(nn.Module):
         tokens: Int[Array, "B T"],
         real: Bool[Array, "B T"],
         memory: Features | None,
-        prefix: Int[Array, " B"] | None,
+        prefix: Int[Array, "B *T"] | None,
+        segments: Int[Array, "B L"] | None,
     ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"], Int[Array, "B L"] | None]:
         """Memory and text as one sequence, which of it is real, and its bidirectional blocks."""
         prompt = jnp.zeros_like(real)
         if prefix is not None:
-            prompt = real & (jnp.cumsum(real, axis=1) <= prefix[:, None])
+            before = jnp.cumsum(real, axis=1) - 1
+            if segments is not None:
+                before = places(real, segments[:, -tokens.shape[1] :])
+            prompt = real & (before < prefix.reshape(len(prefix), -1))
         if memory is None or self.memory == "attend":
             if self.parallel:
                 guessed = (tokens == self.vocab + self.extra_vocab) & real
@@ -326,30 +341,6 @@ class CausalLM(nn.Module):
         elif apart is not None:
             cache["memory"] = {"length": apart[None]}
         return cache
-
-    def _logits(
-        self, x: Float[Array, "B T D"], embed: TokenEmbedding, words: Array | None
-    ) -> Float[Array, "B T V"]:
-        if self.logits_transform:
-            x = nn.Dense(self.width, dtype=self.dtype, name="logits_transform")(x)
-            x = self._norm("logits_norm")(ACTIVATIONS[self.activation](x))
-        biased = not self.tied if self.logits_bias is None else self.logits_bias
-        x = x if self.logits_scale == 1.0 else x * self.logits_scale
-        if self.tied:
-            logits = embed.attend(x, words).astype(jnp.float32)
-            logits = logits[..., :-1] if self.parallel else logits
-            if biased:
-                bias = self.param("logits_bias", nn.initializers.zeros_init(), (self.vocab,))
-                logits = logits + bias[None, None]
-        else:
-            dense = partial(nn.Dense, use_bias=biased, dtype=self.dtype)
-            logits = dense(self.vocab, name="logits")(x).astype(jnp.float32)
-            if self.extra_vocab:
-                added = dense(self.extra_vocab, name="extra_logits")(x).astype(jnp.float32)
-                logits = jnp.concatenate([logits, added], axis=-1)
-        if self.logits_softcap is not None:
-            logits = self.logits_softcap * jnp.tanh(logits / self.logits_softcap)
-        return logits
 
     def _norm(self, name: str) -> nn.Module:
         return make_norm(self.norm, epsilon=self.epsilon, dtype=self.dtype, name=name)

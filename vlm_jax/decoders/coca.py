@@ -41,7 +41,7 @@ class CoCaDecoder(nn.Module):
     activation: str = "gelu"
     epsilon: float = 1e-5
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -105,19 +105,23 @@ class CoCaDecoder(nn.Module):
         cache = {**without(found, "cross"), **slots, "memory": merge(take(found, "cross"), known)}
         return self.logits(x).astype(jnp.float32), cache
 
-    def init_cache(self, memory: Features, length: int) -> Cache:
-        """Zeros for this memory and `length` text tokens. ValueError if they are too many."""
+    def init_cache(self, memory: Features, length: int, extra: int = 0) -> Cache:
+        """Zeros for this memory and `length` text tokens, and `extra` slots for more hypotheses.
+
+        ValueError if they are too many.
+        """
         if length > self.max_length:
             raise ValueError(f"{length} tokens do not fit max_length={self.max_length}")
         batch, held = memory.mask.shape
+        slots = length + extra
         own, fused = (Transformer(**fields, parent=None) for fields in self._stacks())
         states = {
-            "unimodal": own.empty_cache(self.width, batch, length),
-            "fused": fused.empty_cache(self.width, batch, length, held),
+            "unimodal": own.empty_cache(self.width, batch, slots),
+            "fused": fused.empty_cache(self.width, batch, slots, held),
         }
         known = {"mask": jnp.zeros((1, batch, held), bool)}
         memory_states = merge(take(states, "cross"), known)
-        return {**without(states, "cross"), **empty_slots(batch, length), "memory": memory_states}
+        return {**without(states, "cross"), **empty_slots(batch, slots), "memory": memory_states}
 
     @nn.nowrap
     def _stacks(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.layers.constraints import look_up
 from vlm_jax.layers.recurrent import Recurrent
 from vlm_jax.types import Cache, Features, summary
 
@@ -51,7 +52,8 @@ class LstmMerge(nn.Module):
             raise ValueError(
                 "LstmMerge needs the image: pass memory, or a cache that was filled with it"
             )
-        x = drop(nn.Embed(self.vocab, self.width, dtype=self.dtype, name="token")(tokens))
+        words = nn.Embed(self.vocab, self.width, dtype=self.dtype, name="token")
+        x = drop(look_up(jnp.asarray(words.embedding, self.dtype), tokens))
         carry = None if cache is None else cache["carry"]
         hidden, carry = Recurrent(self.width, dtype=self.dtype, name="lstm")(
             x, real, carry
@@ -62,7 +64,7 @@ class LstmMerge(nn.Module):
             cache = {"carry": carry, "memory": {"image": image[None]}}
         return logits, cache
 
-    def init_cache(self, memory: Features, length: int) -> Cache:
-        """Zeros for the batch of `memory`; an LSTM's state does not grow with the length."""
+    def init_cache(self, memory: Features, length: int, extra: int = 0) -> Cache:
+        """Zeros for the batch of `memory`; an LSTM's state grows neither with length nor extra."""
         zeros = jnp.zeros((1, len(memory.tokens), self.width), self.dtype)
         return {"carry": (zeros, zeros), "memory": {"image": zeros}}

@@ -4,6 +4,7 @@ Vision: (image f32[B, H, W, 3] already normalised, mask bool[B, S] | None, *, tr
 Text: (tokens i32[B, T], mask bool[B, T], *, train) -> Features.
 """
 
+from vlm_jax.encoders.efficientnet import EfficientNetLite
 from vlm_jax.encoders.frames import FrameEncoder
 from vlm_jax.encoders.precomputed import Precomputed
 from vlm_jax.encoders.regions import RegionEncoder
@@ -18,6 +19,7 @@ VISION_ENCODERS = {
     "vgg": VGG,
     "resnet": ResNet,
     "vit": ViT,
+    "efficientnet_lite": EfficientNetLite,
     "frames": FrameEncoder,
     "precomputed": Precomputed,
     "regions": RegionEncoder,

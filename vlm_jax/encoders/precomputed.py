@@ -1,5 +1,7 @@
 """Image features computed beforehand: detector regions, or the output of another network."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -7,6 +9,15 @@ from jaxtyping import Array, Bool, Float
 
 from vlm_jax.encoders.image_features import image_features
 from vlm_jax.types import Features
+
+
+def known_features(given: Mapping[str, Array]) -> Features:
+    """Features as `vlm_jax.features` keeps them: pooled f32[B, D], and tokens f16[B, S, D], or one
+    token, the same vector.
+    """
+    pooled = given["pooled"].astype(jnp.float32)
+    tokens = given["tokens"].astype(jnp.float32) if "tokens" in given else pooled[:, None]
+    return Features(tokens, jnp.ones(tokens.shape[:2], bool), pooled)
 
 
 class Precomputed(nn.Module):

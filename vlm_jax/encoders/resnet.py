@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from vlm_jax.encoders.image_features import image_features
 from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.attention import Attention
+from vlm_jax.layers.constraints import BATCH, constrain
 from vlm_jax.layers.embed import resize_grid
 from vlm_jax.types import Features
 
@@ -68,7 +69,7 @@ class ResidualBlock(nn.Module):
         if self.stride != 1 or x.shape[-1] != self.width:
             x = self.convolution(self.width, 1, stride, name="shortcut_conv")(self._average(x))
             x = self.norm(name="shortcut_norm")(x)
-        return ACTIVATIONS[self.activation](x + y)
+        return constrain(ACTIVATIONS[self.activation](x + y), BATCH)
 
     def _average(self, x: Array) -> Array:
         window = (self.stride, self.stride)
@@ -161,7 +162,7 @@ class ResNet(nn.Module):
         """
         self._check()
         convolution, norm = partial(_convolution, dtype=self.dtype), self._norm(train)
-        x = self._stem(image.astype(self.dtype), convolution, norm)
+        x = constrain(self._stem(image.astype(self.dtype), convolution, norm), BATCH)
         bottleneck = self.depth >= 50 if self.bottleneck is None else self.bottleneck
         times = 4 if bottleneck else 1
         for stage, blocks in enumerate(self.stages or BLOCKS[self.depth]):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int
 
+from vlm_jax.layers.constraints import look_up
 from vlm_jax.types import Features, summary
 
 
@@ -24,6 +25,8 @@ class BagOfWords(nn.Module):
         self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], *, train: bool = False
     ) -> Features:
         """tokens: ids in [0, V); mask: True where real. `pooled` is zeros if none is real."""
-        x = nn.Embed(self.vocab, self.width, dtype=self.dtype, name="embedding")(tokens)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        words = nn.Embed(self.vocab, self.width, dtype=self.dtype, name="embedding")
+        x = nn.Dropout(self.dropout, deterministic=not train)(
+            look_up(jnp.asarray(words.embedding, self.dtype), tokens)
+        )
         return Features(x, mask, summary(Features(x, mask)))

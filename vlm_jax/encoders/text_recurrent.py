@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int
 
+from vlm_jax.layers.constraints import look_up
 from vlm_jax.layers.recurrent import Recurrent
 from vlm_jax.types import Features
 
@@ -34,8 +35,10 @@ class RecurrentEncoder(nn.Module):
 
         A text without real tokens has zeros pooled. ValueError for an unknown cell.
         """
-        x = nn.Embed(self.vocab, self.width, dtype=self.dtype, name="embedding")(tokens)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        words = nn.Embed(self.vocab, self.width, dtype=self.dtype, name="embedding")
+        x = nn.Dropout(self.dropout, deterministic=not train)(
+            look_up(jnp.asarray(words.embedding, self.dtype), tokens)
+        )
         recurrent = Recurrent(
             self.hidden,
             self.layers,

@@ -74,7 +74,7 @@ class TransformerEncoder(nn.Module):
     epsilon: float = 1e-6
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

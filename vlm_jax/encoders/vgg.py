@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from vlm_jax.encoders.image_features import image_features, token_mask
+from vlm_jax.layers.constraints import BATCH, SPLIT, constrain
 from vlm_jax.types import Features
 
 CONVOLUTIONS = {
@@ -69,7 +70,7 @@ class VGG(nn.Module):
             for layer in range(convolutions):
                 name = f"block{block + 1}_conv{layer + 1}"
                 channels = self.width * CHANNELS[block]
-                x = nn.relu(self._convolution(channels, name)(x))
+                x = constrain(nn.relu(self._convolution(channels, name)(x)), BATCH)
         if self.features == "map":
             return image_features(x, mask)
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
@@ -80,6 +81,7 @@ class VGG(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for name in ("fc1", "fc2"):
             x = nn.relu(nn.Dense(self.fc_width, dtype=self.dtype, name=name)(x))
+            x = constrain(x, BATCH, SPLIT)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         pooled = x
         if self.classes is not None:

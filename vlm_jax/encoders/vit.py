@@ -148,7 +148,7 @@ class ViT(nn.Module):
     stop: int | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -41,7 +41,7 @@ class CrossModalFusion(nn.Module):
     activation: str = "gelu"
     epsilon: float = 1e-6
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

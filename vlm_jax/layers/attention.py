@@ -1,6 +1,7 @@
 """The one multi-head attention: self or cross, grouped-query, with or without a key/value cache."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,11 +10,13 @@ from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
+from vlm_jax.layers.dot_product import dot_product_attention
 from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.rotary import Rotary, rotate
 
 KeyValues = Mapping[str, Array]
-"""{"key": [B, M, N_kv, K], "value": [B, M, N_kv, K]}: one layer's share of a cache."""
+"""{"key": [B, N_kv, M, K], "value": [B, N_kv, M, K]}: one layer's share of a cache."""
 
 
 class Attention(nn.Module):
@@ -55,47 +58,68 @@ class Attention(nn.Module):
         slot: Int[Array, ""] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B T E"], KeyValues | None]:
-        """Attend from x to itself, to `context`, or to what a cache holds: (output, new cache).
+        """Attend from x to itself, to `context`, or to what a cache holds: (output, and given a
+        cache the keys and values that are to be written to it, see `cache.write`).
 
         Without cache: keys and values come from `context`, or from x. With cache and slot
-        (self-attention): those of x are written to slots slot ... slot + T - 1 and all M slots are
-        attended to. With cache and no slot (cross-attention): those of `context` replace the cache,
-        or the cached ones are used if context is None.
+        (self-attention): all M slots are attended to, x's own keys and values in slots slot ...
+        slot + T - 1. With cache and no slot (cross-attention): those of `context` replace the
+        cache, or the cached ones are used if context is None.
         rotary: angles of the T new tokens, applied to their queries and keys. relative: added to
         the products. ValueError if the heads do not divide the width, or the kv_heads the heads.
         """
-        width = x.shape[-1]
-        kv_heads = self.kv_heads or self.heads
-        head_dim = self.head_dim or width // self.heads
-        self._check(width, kv_heads)
-        q = self._project("query", x, self.heads, head_dim)  # [B, T, N, K]
+        self._check(x.shape[-1])
+        q = self._project("query", x, self.heads, self._head_dim(x))  # [B, T, N, K]
         q = q if rotary is None else rotate(q, rotary)
-        if cache is not None and slot is None and context is None:
-            k, v = cache["key"], cache["value"]
-        else:
-            source = x if context is None else context
-            k = self._project("key", source, kv_heads, head_dim)  # [B, S, N_kv, K]
-            k = k if rotary is None else rotate(k, rotary)
-            v = self._project("value", source, kv_heads, head_dim)
-        if cache is not None:
-            if slot is not None:
-                k = jax.lax.dynamic_update_slice_in_dim(cache["key"], k, slot, axis=1)
-                v = jax.lax.dynamic_update_slice_in_dim(cache["value"], v, slot, axis=1)
-            cache = {"key": k, "value": v}
-        attended = self._attend(q, k, v, mask, relative, train)  # [B, T, N, K]
-        size = self.out_width or width
+        k, v, cache = self._keys(x, context, rotary, cache, slot)
+        # Queries stay where their tokens are; every device sees the keys of a whole sequence.
+        k, v = (constrain(y, BATCH, SPLIT) for y in (k, v))
+        dropped = self.dropout if train else 0.0
+        attended = dot_product_attention(  # [B, T, N, K]
+            *(q, k, v),
+            mask=mask,
+            relative=relative,
+            scale=self.scale,
+            softcap=self.softcap,
+            dropout=dropped,
+            key=self.make_rng("dropout") if dropped else None,
+        )
+        size = self.out_width or x.shape[-1]
         out = nn.Dense(size, use_bias=self.out_bias, dtype=self.dtype, name="out")(
-            rearrange(attended, "B T N K -> B T (N K)")
+            constrain(rearrange(attended, "B T N K -> B T (N K)"), BATCH, LENGTH, SPLIT)
         )
         return out, cache
 
-    def _check(self, width: int, kv_heads: int) -> None:
+    def _keys(
+        self, x: Array, context: Array | None, by: Rotary | None, cache: Any, slot: Array | None
+    ) -> tuple[Float[Array, "B G S K"], Float[Array, "B G S K"], KeyValues | None]:
+        """What is attended to, and what of it is new and goes to the cache."""
+        if cache is not None and slot is None and context is None:
+            return cache["key"], cache["value"], cache
+        source = x if context is None else context
+        heads = self.kv_heads or self.heads
+        k = self._project("key", source, heads, self._head_dim(x))
+        k = k if by is None else rotate(k, by)
+        v = self._project("value", source, heads, self._head_dim(x))
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, N_kv, S, K]
+        if cache is None:
+            return k, v, None
+        new = {"key": k, "value": v}
+        if slot is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(cache["key"], k, slot, axis=2)
+            v = jax.lax.dynamic_update_slice_in_dim(cache["value"], v, slot, axis=2)
+        return k, v, new
+
+    def _head_dim(self, x: Array) -> int:
+        return self.head_dim or x.shape[-1] // self.heads
+
+    def _check(self, width: int) -> None:
         if self.head_dim is None and width % self.heads:
             raise ValueError(
                 f"width {width} is not divisible by heads={self.heads}: change one, or set head_dim"
             )
-        if self.heads % kv_heads:
-            raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={kv_heads}")
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
 
     def _project(self, name: str, x: Array, heads: int, head_dim: int) -> Float[Array, "B S N K"]:
         bias = self.bias
@@ -103,32 +127,8 @@ class Attention(nn.Module):
             bias = self.key_bias
         dense = nn.Dense(heads * head_dim, use_bias=bias, dtype=self.dtype, name=name)
         x = rearrange(dense(x), "B S (N K) -> B S N K", N=heads)
+        x = constrain(x, BATCH, LENGTH, SPLIT)
         if self.qk_norm is None or name == "value":
             return x
         norm = {"epsilon": self.epsilon, "dtype": self.dtype, "name": f"{name}_norm"}
         return make_norm(self.qk_norm, **norm)(x)
-
-    def _attend(
-        self,
-        q: Array,
-        k: Array,
-        v: Array,
-        mask: Array | None,
-        relative: Array | None,
-        train: bool,
-    ) -> Float[Array, "B T N K"]:
-        if not (train and self.dropout) and self.softcap is None:
-            return jax.nn.dot_product_attention(q, k, v, relative, mask, scale=self.scale)
-        # jax.nn.dot_product_attention can neither cap products nor drop probabilities.
-        k, v = (jnp.repeat(y, self.heads // y.shape[2], axis=2) for y in (k, v))
-        logits = jnp.einsum("BTNK,BSNK->BNTS", q, k, preferred_element_type=jnp.float32)
-        logits = logits * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
-        if self.softcap is not None:
-            logits = self.softcap * jnp.tanh(logits / self.softcap)
-        if relative is not None:
-            logits = logits + relative
-        if mask is not None:
-            logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-        probabilities = jax.nn.softmax(logits, axis=-1)  # [B, N, T, S]
-        probabilities = nn.Dropout(self.dropout, deterministic=not train)(probabilities)
-        return jnp.einsum("BNTS,BSNK->BTNK", probabilities.astype(v.dtype), v)

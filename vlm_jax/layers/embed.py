@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain, look_up
+
 
 def sincos_1d(positions: Num[Array, "..."] | np.ndarray, width: int) -> Float[Array, "... D"]:
     """Sines, then cosines, of the positions at D / 2 wavelengths from 2 pi to 10,000 * 2 pi.
@@ -194,13 +196,26 @@ def distance_buckets(buckets: int, distance: int) -> np.ndarray:
     return np.where(offset < exact, offset, large).astype(np.int32)
 
 
+POSITIONS = ("learned", "sincos", "grid", "none")
+
+
+def _side(places: int) -> int:
+    """The side of a square of so many places; ValueError if they are none."""
+    side = round(places**0.5)
+    if side**2 != places:
+        raise ValueError(f'positions="grid" needs a square number as max_length, not {places}')
+    return side
+
+
 class TokenEmbedding(nn.Module):
     """Token vectors plus positions, as every text network here starts.
 
     vocab: V. width: D. max_length: longest sequence; needed by learned positions.
-    positions: "learned", "sincos" or "none". offset: added to every learned position (OPT: 2); its
-    rows are unused but there. scaled: multiply token vectors by sqrt(D) (Gemma). extra: rows of a
-    second table, for ids from V on (Idefics: words added to a vocabulary that stays frozen).
+    positions: "learned", "sincos", "none", or "grid", a learned vector for the row and one for the
+    column of a square of max_length places in row-major order (DALL-E, arXiv:2102.12092). offset:
+    added to every learned position (OPT: 2); its rows are unused but there. scaled: multiply token
+    vectors by sqrt(D) (Gemma). extra: rows of a second table, for ids from V on (Idefics: words
+    added to a vocabulary that stays frozen).
     """
 
     vocab: int
@@ -224,11 +239,15 @@ class TokenEmbedding(nn.Module):
                 embedding_init=nn.initializers.normal(0.02),
                 dtype=self.dtype,
             )
-        if self.positions not in ("learned", "sincos", "none"):
-            raise ValueError(f'positions={self.positions!r}: choose "learned", "sincos" or "none"')
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions={self.positions!r}: choose one of {POSITIONS}")
         if self.positions == "learned":
             shape = (self.max_length + self.offset, self.width)
             self.position = self.param("position", nn.initializers.normal(0.02), shape)
+        if self.positions == "grid":
+            shape = (_side(self.max_length), self.width)
+            self.row = self.param("row", nn.initializers.normal(0.02), shape)
+            self.column = self.param("column", nn.initializers.normal(0.02), shape)
 
     def __call__(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"] | None = None
@@ -242,7 +261,8 @@ class TokenEmbedding(nn.Module):
     ) -> Float[Array, "B T D"]:
         """Token vectors without positions. table: another module's, instead of an own one."""
         own = jnp.minimum(tokens, self.vocab - 1) if self.extra else tokens
-        x = self.token(own) if table is None else jnp.asarray(table, self.dtype)[own]
+        table = self.token.embedding if table is None else table
+        x = look_up(jnp.asarray(table, self.dtype), own)
         if self.extra:
             added = self.extra_token(jnp.maximum(tokens - self.vocab, 0))
             x = jnp.where((tokens < self.vocab)[..., None], x, added)
@@ -265,6 +285,10 @@ class TokenEmbedding(nn.Module):
         """
         if self.positions == "learned":
             x = x + jnp.asarray(self.position, self.dtype)[positions + self.offset]
+        elif self.positions == "grid":
+            row, column = divmod(positions, _side(self.max_length))
+            x = x + jnp.asarray(self.row, self.dtype)[row]
+            x = x + jnp.asarray(self.column, self.dtype)[column]
         elif self.positions == "sincos":
             x = x + sincos_1d(positions, self.width).astype(self.dtype)
         return x
@@ -273,10 +297,13 @@ class TokenEmbedding(nn.Module):
         self, x: Float[Array, "B T D"], table: Float[Array, "own D"] | None = None
     ) -> Float[Array, "B T V"]:
         """Scores of x against every token vector: an output layer with tied weights."""
-        table = self.token.embedding if table is None else table
-        if self.extra:
-            table = jnp.concatenate([table, self.extra_token.embedding])
-        return x.astype(self.dtype) @ jnp.asarray(table, self.dtype).T
+        scores = x.astype(self.dtype) @ jnp.asarray(self.table(table), self.dtype).T
+        return constrain(scores, BATCH, LENGTH, SPLIT)
+
+    def table(self, given: Float[Array, "own D"] | None = None) -> Float[Array, "V D"]:
+        """All token vectors, the extra ones last. given: in place of the first table."""
+        table = jnp.asarray(self.token.embedding if given is None else given)
+        return jnp.concatenate([table, self.extra_token.embedding]) if self.extra else table
 
 
 def insert(

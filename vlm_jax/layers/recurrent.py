@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
+from vlm_jax.layers.constraints import BATCH, constrain
+
 CELLS = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 
 Carry = PyTree[Float[Array, "..."]]
@@ -81,7 +83,7 @@ class Recurrent(nn.Module):
             raise ValueError(f"unknown cell {self.cell!r}: choose one of {sorted(CELLS)}")
         real = jnp.ones(x.shape[:2], bool) if real is None else real
         carry = self.empty_carry(x.shape[0]) if carry is None else carry
-        x, carries = x.astype(self.dtype), []
+        x, carries = constrain(x.astype(self.dtype), BATCH), []
         for layer in range(self.layers):
             if layer:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -94,7 +96,7 @@ class Recurrent(nn.Module):
                 after, read_states = read(x, real, before)
                 carries.append(after)
                 states.append(read_states)
-            x = jnp.concatenate(states, axis=-1)  # [B, T, H or 2 H]
+            x = constrain(jnp.concatenate(states, axis=-1), BATCH)  # [B, T, H or 2 H]
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
 
     def empty_carry(self, batch: int) -> Carry:

@@ -13,8 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.attention import Attention
-from vlm_jax.layers.cache import merge
+from vlm_jax.layers.cache import write
+from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
 from vlm_jax.layers.norms import make_norm
+from vlm_jax.layers.remat import remat
 from vlm_jax.layers.rotary import Rotary
 
 PARTS = ("self", "mlp", "cross", "cross_mlp")
@@ -60,6 +62,7 @@ class Mlp(nn.Module):
             hidden = activation(dense(self.width, name="gate")(x)) * hidden
         else:
             hidden = activation(hidden)
+        hidden = constrain(hidden, BATCH, LENGTH, SPLIT)
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return dense(x.shape[-1], name="down")(hidden)
 
@@ -174,7 +177,7 @@ class Block(nn.Module):
         added = nn.Dropout(self.dropout, deterministic=not train)(added)
         if drop_path is not None:
             added = _drop_path(added, drop_path, self.make_rng("dropout"))
-        return x + added if self.norm_first else norm(x + added)
+        return constrain(x + added if self.norm_first else norm(x + added), BATCH, LENGTH)
 
 
 def _and_all(mask: Bool[Array, "#B #N #T S"] | None, length: int) -> Array | None:
@@ -242,7 +245,8 @@ class Transformer(nn.Module):
     final_norm: one more norm at the end, as pre-norm stacks need; a name for one of another kind.
     stop: return the states after this many layers, without the final norm. The other parameters are
         there all the same, for the sake of checkpoints that hold them (LLaVA's vision tower).
-    remat: recompute each layer's activations in the backward pass instead of storing them.
+    remat: recompute each layer's activations in the backward pass instead of storing them; a key
+        of layers.remat.POLICIES says which of them.
     """
 
     layers: int
@@ -268,7 +272,7 @@ class Transformer(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     stop: int | None = None
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -295,23 +299,24 @@ class Transformer(nn.Module):
             mask = None if mask is None else jnp.stack(list(mask))
             rotary = None if rotary is None else jax.tree.map(stack, *rotary)
         around = Around(mask, rotary, relative, context, context_mask, slot)
-        x, new_cache = self._run(x.astype(self.dtype), self._layers(cache, train), around, train)
+        x = constrain(x.astype(self.dtype), BATCH, LENGTH)
+        x, new_cache = self._run(x, self._layers(cache, train), around, train)
         if self.final_norm:
             kind = self.norm if self.final_norm is True else str(self.final_norm)
             norm = make_norm(kind, epsilon=self.epsilon, dtype=self.dtype, name="final_norm")
             x = norm(x) if self.stop is None else (norm(x), x)[1]  # its parameters exist either way
         if cache is None or new_cache is None:
             return x, None
-        return x, merge(cache, new_cache)
+        return x, write(cache, new_cache, slot)
 
     def empty_cache(self, width: int, batch: int, slots: int, memory_slots: int = 0) -> Mapping:
-        """Zeroed keys and values [L, B, M, N_kv, K] for this stack at model width `width`."""
+        """Zeroed keys and values [L, B, N_kv, M, K] for this stack at model width `width`."""
 
         def empty(layers, part, length):
             options = dict(self.attention) | (dict(self.cross) if part == "cross" else {})
             heads = options.get("heads", self.heads)
             head_dim = options.get("head_dim") or width // heads
-            shape = (layers, batch, length, options.get("kv_heads") or heads, head_dim)
+            shape = (layers, batch, options.get("kv_heads") or heads, length, head_dim)
             return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
 
         def block(layers, crossed=True):
@@ -367,10 +372,8 @@ class Transformer(nn.Module):
 
     @nn.nowrap
     def _scan(self, layer: Any, length: int) -> Any:
-        if self.remat:
-            layer = nn.remat(layer, prevent_cse=False, static_argnums=(4,))
         return nn.scan(
-            layer,
+            remat(layer, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only

@@ -9,6 +9,8 @@ from vlm_jax.decoders import DECODERS
 from vlm_jax.encoders import TEXT_ENCODERS, VISION_ENCODERS
 from vlm_jax.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS
+from vlm_jax.models.image_generator import make_image_generator
+from vlm_jax.models.image_tokenizer import ImageTokenizer
 from vlm_jax.models.vision_language import VisionLanguageModel
 
 PARTS = {
@@ -20,8 +22,18 @@ PARTS = {
 }
 """Parts chosen by their `name` key; the heads of HEADS have one kind each."""
 
+NETWORKS = {"image_tokenizer": ImageTokenizer, "image_generator": make_image_generator}
+"""Models with a wiring of their own, chosen by `name` in config.model: those that draw."""
+
+DRAWS = {
+    "image_tokenizer": ("reconstruct_image",),
+    "image_generator": ("next_tokens", "hidden_tokens"),
+}
+"""What tasks may ask of each of them."""
+
 NEEDS = {
     "generate": ("decoder",),
+    "unembed": ("decoder",),
     "classify": ("classify",),
     "contrast": ("text", "contrast"),
     "reconstruct": ("text", "fusion", "reconstruct"),
@@ -30,6 +42,9 @@ NEEDS = {
 """Model method to the parts of the config that it uses."""
 
 ATTENDING = ("attending_lstm", "causal_lm", "coca")
+UNEMBEDDING = ("causal_lm",)
+"""Decoders that can leave the computation of scores to the loss."""
+
 TOWERS = ("coca",)
 """Decoders with a text encoder of their own."""
 
@@ -43,13 +58,15 @@ class InvalidModel(ValueError):
     """
 
 
-def build(config: Mapping[str, Any]) -> VisionLanguageModel:
+def build(config: Mapping[str, Any]) -> Any:
     """The model of a config: {"vision": {"name": ..., **fields}, "text": ..., "decoder": ...,
     "contrast": ...}.
 
     Absent or None parts are left out. TypeError or ValueError, with a suggestion, for an unknown
-    key or name.
+    key or name. A config with a name of its own describes one of NETWORKS.
     """
+    if "name" in config:
+        return kwargs.build(NETWORKS, config, "config.model")
     given = {key: value for key, value in dict(config).items() if value is not None}
     fields = [key for key in kwargs.keywords(VisionLanguageModel) if key.startswith("image_")]
     kwargs.check_keys(given, [*PARTS, *HEADS, *fields, "shared_words"], "config.model")
@@ -76,6 +93,8 @@ def check(
     asks: task name to model method. question_in_text: some task sends its question through
     the text encoder.
     """
+    if "name" in config:
+        return _check_network(config["name"], asks)
     has = {name for name, value in dict(config).items() if value is not None}
     if dict(config.get("decoder") or {}).get("name") in TOWERS:
         has.add("text")
@@ -97,6 +116,18 @@ def check(
         raise InvalidModel("; ".join(problems))
 
 
+def _check_network(name: str, asks: Mapping[str, str]) -> None:
+    """InvalidModel if a task asks what this network cannot do, or a network for what it is not."""
+    able = kwargs.lookup(DRAWS, name, "config.model.name")
+    for task, ask in asks.items():
+        if ask not in able:
+            others = ", ".join(other for other in DRAWS if ask in DRAWS[other])
+            raise InvalidModel(
+                f"task {task} needs what {name} cannot do: set config.model.name to one of "
+                f"{others or 'none, but give config.model its parts'}"
+            )
+
+
 def _misfits(
     config: Mapping[str, Any], methods: Collection[str], question_in_text: bool
 ) -> list[str]:
@@ -116,7 +147,13 @@ def _misfits(
             "the classifier would never see the text: add config.model.fusion, or remove "
             "config.model.text"
         )
-    attends = decoder.get("name") in ATTENDING and "generate" in methods and not question_in_text
+    if "unembed" in methods and decoder.get("name") not in UNEMBEDDING:
+        problems.append(
+            f"decoder {decoder.get('name')} computes all scores at once: drop `blocked` from the "
+            f"task, or use one of {', '.join(UNEMBEDDING)}"
+        )
+    writes = {"generate", "unembed"} & set(methods)
+    attends = decoder.get("name") in ATTENDING and writes and not question_in_text
     if attends and vision.get("features") == "fc2":
         problems.append(
             f"decoder {decoder['name']} attends over image positions, but vision features='fc2' "

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vlm_jax.layers.activations import ACTIVATIONS
+from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
 from vlm_jax.layers.norms import make_norm
 
 
@@ -21,7 +22,8 @@ class ContrastHead(nn.Module):
     bias (sigmoid loss), or None for none. max_scale: the inverse temperature is clipped here (CLIP,
     arXiv:2103.00020, section 2.5). project: which sides have a projection; the others' summaries
     are of width E already, as both of SigLIP's are (arXiv:2303.15343). project_bias: whether the
-    projections have biases (BLIP, arXiv:2201.12086).
+    projections have biases (BLIP, arXiv:2201.12086). dropout: rate in [0, 1) on the summaries of
+    images in training, where a locked tower's few examples would be learned by heart.
     """
 
     size: int
@@ -30,10 +32,12 @@ class ContrastHead(nn.Module):
     max_scale: float = 100.0
     project: tuple[str, ...] = ("image", "text")
     project_bias: bool = False
+    dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Two projections and two scalars, as far as they are wanted."""
+        self.drop = nn.Dropout(self.dropout)
         if "image" in self.project:
             self.image = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
         if "text" in self.project:
@@ -52,8 +56,11 @@ class ContrastHead(nn.Module):
         """Unit vectors of texts."""
         return _unit(self.text(pooled) if "text" in self.project else pooled)
 
-    def __call__(self, image: Float[Array, "B C"], text: Float[Array, "B D"]) -> dict[str, Array]:
+    def __call__(
+        self, image: Float[Array, "B C"], text: Float[Array, "B D"], *, train: bool = False
+    ) -> dict[str, Array]:
         """Unit vectors image_embeds and text_embeds f32[B, E]; scale f32[]; perhaps bias f32[]."""
+        image = self.drop(image, deterministic=not train)
         scale = jnp.ones(())
         if self.scale is not None:
             scale = jnp.minimum(jnp.exp(self.logit_scale), self.max_scale)
@@ -67,7 +74,7 @@ class ContrastHead(nn.Module):
 
 def _unit(x: Float[Array, "B E"]) -> Float[Array, "B E"]:
     """Divide by the norm, in float32; the epsilon keeps a zero vector's gradient finite."""
-    x = x.astype(jnp.float32)
+    x = constrain(x.astype(jnp.float32), BATCH)
     return x * (jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12) ** -0.5
 
 
@@ -139,6 +146,7 @@ class ReconstructionHead(nn.Module):
             words = words.astype(jnp.float32) + bias[None, None]
         else:
             words = nn.Dense(self.vocab, dtype=self.dtype, name="words")(x).astype(jnp.float32)
+        words = constrain(words, BATCH, LENGTH, SPLIT)
         if not self.match:
             return {"word_logits": words}
         match = nn.Dense(2, dtype=self.dtype, name="match")(pooled)

@@ -13,7 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vlm_jax.types import Batch, Cache, Features, summary
+from vlm_jax.encoders.precomputed import known_features
+from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
+from vlm_jax.layers.low_rank import adapted
+from vlm_jax.losses import Unembedding
+from vlm_jax.types import Batch, Cache, Features, concatenate, summary
 
 Part = Any
 """A module or None; `models.check` says which parts a task needs, before a model is built."""
@@ -42,22 +46,35 @@ class VisionLanguageModel(nn.Module):
 
     def __call__(
         self, batch: Batch, asks: Mapping[str, str], *, train: bool = False
-    ) -> dict[str, dict[str, Array]]:
+    ) -> dict[str, dict[str, Any]]:
         """Outputs for each task in `asks` = {task name: method of this class}, from batch["image"]
         and batch[task].
 
         batch[task] may have several rows per image: of n times as many rows as images, rows
-        i * n to i * n + n - 1 belong to image i.
+        i * n to i * n + n - 1 belong to image i. Where batch[task] has segments, a row of
+        batch["image"] has the images of all its examples, in order (see data.packing).
         """
-        visual = self.encode_image(batch["image"], train=train) if "image" in batch else None
-        return {
-            task: getattr(self, ask)(visual, batch[task], train=train) for task, ask in asks.items()
-        }
+        with adapted():
+            image, visual = batch.get("image"), None
+            if image is not None:
+                if any("segments" in batch[task] for task in asks):
+                    image = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), image)
+                visual = self.encode_image(image, train=train)
+            outputs = {}
+            for task, ask in asks.items():
+                outputs[task] = getattr(self, ask)(visual, batch[task], train=train)
+            return outputs
 
-    def encode_image(self, image: Array, *, train: bool = False, **given: Any) -> Features:
+    def encode_image(
+        self, image: Array | Mapping, *, train: bool = False, **given: Any
+    ) -> Features:
         """Features of uint8[B, H, W, 3] images in [0, 255], or of f32[B, ...] features computed
-        beforehand. given: what else the vision encoder takes, such as a mask.
+        beforehand, or a frozen encoder's own Features, {"pooled", "tokens"}, which need it no more.
+        given: what else the vision encoder takes, such as a mask.
         """
+        if isinstance(image, Mapping):
+            visual = known_features(image)
+            return visual if self.connector is None else self.connector(visual, train=train)
         if image.dtype == jnp.uint8:
             mean, std = (
                 jnp.asarray(x, jnp.float32)[None, None, None]
@@ -75,7 +92,10 @@ class VisionLanguageModel(nn.Module):
         inputs["text_types"], if there, says which segment each token belongs to,
         inputs["text_visible"] which tokens attention sees, if not the real ones. context: what a
         text encoder with cross-attention looks at. Without a text encoder, the decoder has one.
+        inputs["text_pooled"] f32[B, D] instead is what a frozen encoder made of the text.
         """
+        if "text_pooled" in inputs:
+            return known_features({"pooled": inputs["text_pooled"]})
         known = {"text_types": "types", "text_visible": "visible"}
         given: dict[str, Any] = {known[key]: inputs[key] for key in known if key in inputs}
         given |= {} if context is None else {"context": context}
@@ -89,8 +109,10 @@ class VisionLanguageModel(nn.Module):
 
         Without a fusion the text encoder itself looks at the image, if there is one.
         """
-        if visual is not None and not getattr(self.fusion, "shares_images", False):
+        shared = getattr(self.fusion, "shares_images", False) and "retrieved" not in inputs
+        if visual is not None and not shared:
             visual = _for_rows(visual, len(inputs["text"]))
+        visual = self.with_retrieved(visual, inputs, train=train)
         if self.fusion is None:
             return self.encode_text(inputs, visual, train=train)
         return self.fusion(visual, self.encode_text(inputs, train=train), train=train)
@@ -108,7 +130,8 @@ class VisionLanguageModel(nn.Module):
     ) -> dict[str, Array]:
         """image_embeds, text_embeds f32[B, E], scale and perhaps bias."""
         assert visual is not None
-        return self.contrast_head(summary(visual), summary(self.encode_text(inputs, train=train)))
+        text = summary(self.encode_text(inputs, train=train))
+        return self.contrast_head(summary(visual), text, train=train)
 
     def classify(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
@@ -196,22 +219,71 @@ class VisionLanguageModel(nn.Module):
         fused = "text" in inputs and (self.fusion is not None or self.text is not None)
         if fused:
             return self.fuse(visual, inputs, train=train)
-        return visual if visual is None else _for_rows(visual, len(inputs["tokens"]))
+        if visual is not None and "segments" in inputs:
+            return _side_by_side(visual, inputs["segments"])
+        visual = visual if visual is None else _for_rows(visual, len(inputs["tokens"]))
+        return self.with_retrieved(visual, inputs, train=train)
+
+    def with_retrieved(
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> Features | None:
+        """The image's Features and, beside them, those of the texts inputs["retrieved"]
+        i32[B, K, T] where inputs["retrieved_mask"] is True, if there are any: [B, S + K * T, D].
+
+        ValueError without a text encoder, or if it has another width than the image's Features.
+        """
+        if "retrieved" not in inputs:
+            return visual
+        if self.text is None:
+            raise ValueError(
+                "retrieved texts become Features in the text encoder: add config.model.text, or "
+                'set the task\'s retrieved.to to "prompt"'
+            )
+        real = inputs["retrieved_mask"]
+        # A missing text is read like a real one and hidden afterwards: attention to nothing is NaN.
+        shown = real | ~jnp.any(real, axis=2, keepdims=True)
+        flat = lambda x: x.reshape(-1, x.shape[2])
+        texts = {"text": flat(inputs["retrieved"]), "text_mask": flat(shown)}
+        found = self.encode_text(texts, train=train)
+        tokens = found.tokens.reshape(len(real), -1, found.tokens.shape[-1])
+        near = Features(tokens, real.reshape(len(real), -1))
+        return near if visual is None else concatenate(visual, near)
 
     def generate(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> dict[str, Array]:
-        """Logits f32[B, T, V] of the decoder reading inputs["tokens"], for teacher forcing."""
+        """Logits f32[B, T, V] of the decoder reading inputs["tokens"], for teacher forcing; and
+        attention f32[B, T, S] from decoders that tell by themselves where they look.
+        """
         memory = self.memory(visual, inputs, train=train)
-        logits, _ = self.decoder(
-            inputs["tokens"],
-            memory,
-            mask=inputs["tokens_mask"],
-            prefix=inputs["prefix"],
-            train=train,
-            **self._words(),
+        looks = hasattr(self.decoder, "look")
+        logits, _, *attention = (self.decoder.look if looks else self.decoder)(
+            inputs["tokens"], memory, **self._reading(visual, inputs), train=train, **self._words()
         )
-        return {"logits": logits}
+        outputs = {"logits": constrain(logits, BATCH, LENGTH, SPLIT)}
+        return outputs | ({"attention": attention[0]} if looks else {})
+
+    def unembed(
+        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> dict[str, Unembedding]:
+        """As `generate`, with words: what the logits are to be computed from, a part at a time."""
+        memory = self.memory(visual, inputs, train=train)
+        given = self._reading(visual, inputs) | self._words() | {"train": train, "later": True}
+        words, _ = self.decoder(inputs["tokens"], memory, **given)
+        return {"words": words}
+
+    def _reading(self, visual: Features | None, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """How a decoder is to read inputs["tokens"]: which are real, prompt, of which example."""
+        found = {"mask": inputs["tokens_mask"], "prefix": inputs["prefix"]}
+        if "segments" not in inputs:
+            return found
+        segments = inputs["segments"]
+        if visual is not None and self.decoder.memory == "prepend":
+            images = len(visual.tokens) // len(segments)
+            own = jnp.repeat(jnp.arange(1, images + 1), visual.tokens.shape[1])
+            own = jnp.broadcast_to(own[None], (len(segments), len(own)))
+            segments = jnp.concatenate([own, segments], axis=1)
+        return found | {"segments": segments}
 
     def read(self, image: Array | None, inputs: Mapping[str, Array]) -> Features | None:
         """The decoder's memory of an image, if there is one, and, where the task gives one, of
@@ -243,9 +315,11 @@ class VisionLanguageModel(nn.Module):
         """The word vectors that text encoder and decoder share, if they do."""
         return {"words": self.text.word_vectors()} if self.shared_words else {}
 
-    def init_cache(self, memory: Features | None, length: int, **given: Any) -> Cache:
+    def init_cache(
+        self, memory: Features | None, length: int, extra: int = 0, **given: Any
+    ) -> Cache:
         """The decoder's empty cache with room for `length` tokens; given: see the decoder's."""
-        return self.decoder.init_cache(memory, length, **given)
+        return self.decoder.init_cache(memory, length, extra, **given)
 
 
 def _dealt(visual: Features, where: Bool[Array, "B T"]) -> Features:
@@ -259,6 +333,15 @@ def _dealt(visual: Features, where: Bool[Array, "B T"]) -> Features:
     places = visual.places
     places = None if places is None else places.reshape(-1, 3)[chosen]
     return Features(flat[0][chosen], real, None, places)
+
+
+def _side_by_side(visual: Features, segments: Int[Array, "B T"]) -> Features:
+    """The images of each row's examples as one memory; where a row has fewer, nothing is real."""
+    rows = len(segments)
+    tokens, mask = (x.reshape(rows, -1, *x.shape[1:]) for x in (visual.tokens, visual.mask))
+    there = jnp.arange(tokens.shape[1])[None] < jnp.max(segments, axis=1, keepdims=True)
+    mask = mask & there[..., None]  # [B, n, S]
+    return Features(tokens.reshape(rows, -1, tokens.shape[-1]), mask.reshape(rows, -1))
 
 
 def _for_rows(visual: Features, rows: int) -> Features:

@@ -145,7 +145,7 @@ def search(apply: Any, memory: Features | None, given: Inputs, flags: Mapping) -
     batch = {} if memory is not None else {"batch": rows}
     found = decode.generate(
         partial(apply, method="decode", **others(given)),
-        lambda memory, length: apply(memory, length, method="init_cache", **batch),
+        partial(apply, method="init_cache", **batch),
         *(given["tokens"], given["tokens_mask"], memory, search_of(flags)),
         prefix=given["prefix"],
     )

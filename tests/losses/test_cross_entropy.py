@@ -7,14 +7,11 @@ import pytest
 
 from vlm_jax import losses
 
-B, T, V, E = 4, 5, 7, 6
+B, T, V = 4, 5, 7
 RNG = np.random.default_rng(0)
 LOGITS = 3 * RNG.normal(size=(B, T, V)).astype(np.float32)
 TARGETS = RNG.integers(0, V, (B, T)).astype(np.int32)
 MASK = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], bool)
-UNIT = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
-IMAGE, TEXT = (UNIT(RNG.normal(size=(B, E))).astype(np.float32) for _ in range(2))
-SCALE, BIAS = jnp.float32(5.0), jnp.float32(-2.0)
 
 
 def log_softmax(x):
@@ -74,40 +71,3 @@ def test_binary_cross_entropy_sums_over_classes_and_bears_certainty():
     sure = jnp.array([[1e4, -1e4]])
     assert losses.binary_cross_entropy(sure, jnp.array([[1.0, 0.0]]))[0] == 0
     assert bool(jnp.isfinite(losses.binary_cross_entropy(sure, jnp.array([[0.0, 1.0]]))[0]))
-
-
-def test_contrastive_softmax_is_cross_entropy_in_both_directions():
-    logits = 5.0 * IMAGE.astype(np.float64) @ TEXT.T.astype(np.float64)
-    rows, columns = log_softmax(logits), log_softmax(logits.T)
-    expected = -(np.diag(rows) + np.diag(columns)) / 2
-    found = losses.contrastive_softmax(jnp.asarray(IMAGE), jnp.asarray(TEXT), SCALE)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
-def test_contrastive_softmax_of_a_model_that_knows_nothing_is_log_of_the_batch():
-    same = jnp.broadcast_to(jnp.asarray(IMAGE[:1]), (B, E))
-    np.testing.assert_allclose(losses.contrastive_softmax(same, same, SCALE), np.log(B), rtol=1e-5)
-
-
-def test_contrastive_sigmoid_asks_about_every_pair():
-    expected = np.zeros(B)
-    for i in range(B):
-        for j in range(B):
-            logit = 5.0 * float(IMAGE[i].astype(np.float64) @ TEXT[j]) - 2.0
-            expected[i] += np.log1p(np.exp(-logit if i == j else logit))
-    found = losses.contrastive_sigmoid(jnp.asarray(IMAGE), jnp.asarray(TEXT), SCALE, BIAS)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("loss", "more"),
-    [(losses.contrastive_softmax, (SCALE,)), (losses.contrastive_sigmoid, (SCALE, BIAS))],
-)
-def test_the_order_of_a_contrastive_batch_does_not_matter(loss, more):
-    order = np.array([2, 0, 3, 1])
-    image, text = jnp.asarray(IMAGE), jnp.asarray(TEXT)
-    np.testing.assert_allclose(
-        loss(image[order], text[order], *more), loss(image, text, *more)[order], rtol=1e-5
-    )
-    gradients = jax.grad(lambda *args: loss(*args, *more).sum(), argnums=(0, 1))(image, text)
-    assert all(bool(jnp.all(jnp.isfinite(g))) for g in gradients)

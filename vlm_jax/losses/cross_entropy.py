@@ -1,6 +1,4 @@
-"""Losses per example, in nats: nothing here takes a mean over the batch. The one reduction happens
-in the train step.
-"""
+"""Cross-entropy of scores that are all there at once, per example, in nats."""
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,13 @@ def masked_cross_entropy(
     label_smoothing in [0, 1): this share of the target is spread evenly over the vocabulary
     (arXiv:1512.00567, section 7).
     """
+    return mean_over_targets(token_cross_entropy(logits, targets, label_smoothing), mask)
+
+
+def token_cross_entropy(
+    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], label_smoothing: float = 0.0
+) -> Float[Array, "B T"]:
+    """Negative log-likelihood of each target; see `masked_cross_entropy`."""
     logits = logits.astype(
         jnp.float32
     )  # a bf16 log-sum-exp over V = 257,152 loses the small probabilities
@@ -28,7 +33,24 @@ def masked_cross_entropy(
     if label_smoothing:
         uniform = log_normaliser - jnp.mean(logits, axis=-1)
         nll = (1.0 - label_smoothing) * nll + label_smoothing * uniform
-    return jnp.sum(nll * mask, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    return nll
+
+
+def mean_over_targets(
+    nll: Float[Array, "B T"], mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None
+) -> Float[Array, " B"]:
+    """The mean over each row's unmasked tokens, 0 where there are none.
+
+    segments: which of several examples of the row a token belongs to, from 1 on, 0 for none. Each
+    example then counts alike: the mean over rows of what is returned is the mean over examples.
+    """
+    if segments is None:
+        return jnp.sum(nll * mask, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    same = segments[:, :, None] == segments[:, None]
+    own = jnp.sum(same & mask[:, None], axis=-1)  # [B, T]
+    examples = jnp.sum(jnp.max(segments, axis=-1))
+    means = jnp.sum(nll * mask / jnp.maximum(own, 1), axis=-1)
+    return means * len(segments) / jnp.maximum(examples, 1)
 
 
 def softmax_cross_entropy(
@@ -51,34 +73,3 @@ def binary_cross_entropy(
     return jnp.sum(
         -weights * jax.nn.log_sigmoid(logits) - (1 - weights) * jax.nn.log_sigmoid(-logits), axis=-1
     )
-
-
-def contrastive_softmax(
-    image: Float[Array, "B E"], text: Float[Array, "B E"], scale: Float[Array, ""]
-) -> Float[Array, " B"]:
-    """InfoNCE in both directions, averaged: each image picks its text among the batch's, each text
-    its image.
-
-    image, text: unit vectors, row i of one belongs to row i of the other. scale: inverse
-    temperature. CLIP (arXiv:2103.00020), figure 3. An untrained model scores ln B.
-    """
-    logits = scale * jnp.einsum("iE,jE->ij", image, text, preferred_element_type=jnp.float32)
-    own = jnp.diagonal(logits)
-    to_text = jax.nn.logsumexp(logits, axis=1) - own
-    to_image = jax.nn.logsumexp(logits, axis=0) - own
-    return (to_text + to_image) / 2
-
-
-def contrastive_sigmoid(
-    image: Float[Array, "B E"],
-    text: Float[Array, "B E"],
-    scale: Float[Array, ""],
-    bias: Float[Array, ""],
-) -> Float[Array, " B"]:
-    """Every image-text pair is a yes/no question; summed over the texts for each image.
-
-    SigLIP (arXiv:2303.15343), equation 1: `bias` starts at -10 since nearly all pairs are negative.
-    """
-    logits = scale * jnp.einsum("iE,jE->ij", image, text, preferred_element_type=jnp.float32) + bias
-    signs = 2.0 * jnp.eye(image.shape[0]) - 1.0
-    return -jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=1)

@@ -1,0 +1,78 @@
+"""Where activations live on a mesh: what the layers tell the compiler, which guesses badly.
+
+Without this, GSPMD spreads the layout of FSDP parameters onto activations, and their memory per
+device grows with the number of devices.
+
+    x = constrain(x, BATCH, LENGTH)         # [B, T, D]: rows over data x fsdp, tokens over context
+    q = constrain(q, BATCH, LENGTH, SPLIT)  # [B, T, N, K]: and heads over tensor
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+BATCH = ("data", "fsdp")
+"""Mesh axes that rows of a batch are split over."""
+
+LENGTH = ("context",)
+"""Mesh axes that the tokens of a sequence are split over."""
+
+SPLIT = ("tensor",)
+"""Mesh axes that heads, hidden units and words of a vocabulary are split over."""
+
+PARTS = ("fsdp", "context")
+"""Mesh axes that parameters are split over for storage alone."""
+
+SMALL = 2**20
+"""Bytes up to which a parameter is replicated: splitting it saves nothing and costs a gather."""
+
+Axes = tuple[str, ...] | None
+"""Names of mesh axes that a dimension is split over; None for a dimension that is whole."""
+
+
+def constrain(x: Array, *axes: Axes) -> Array:
+    """X, its dimensions split over these mesh axes and over no others.
+
+    axes: of the first dimensions; those left out are whole, as are dimensions that their axes do
+    not divide. Does nothing without a mesh of several devices (see jax.set_mesh), for mesh axes
+    that are not Auto (as in jax.shard_map), and for rows that their axes do not divide, such as the
+    single one of a decoder that writes one text.
+    """
+    sizes = _sizes()
+    if math.prod(sizes.values()) == 1:
+        return x
+    wanted = axes + (None,) * (x.ndim - len(axes))
+    spec = [_fitting(size, names, sizes) for size, names in zip(x.shape, wanted, strict=True)]
+    if spec and spec[0] is None and any(sizes.get(name, 1) > 1 for name in wanted[0] or ()):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Rows of a table, where the tokens live.
+
+    A big table is split over its width, for its gradient as well. Every device then takes its part
+    of the vectors of all tokens, and the parts are exchanged: far less than the table, which would
+    else be gathered, and than the vectors of a whole batch, which its gradient would else need.
+    """
+    if table.size * 4 <= SMALL:
+        return constrain(jnp.take(table, tokens, axis=0), BATCH, LENGTH)
+    found = jnp.take(constrain(table, SPLIT, PARTS), tokens, axis=0)
+    return constrain(constrain(found, ("data",), None, PARTS), BATCH, LENGTH)
+
+
+def _sizes() -> dict[str, int]:
+    """Devices along each axis of the current mesh that constraints may name."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    return {} if mesh.empty else {name: mesh.shape[name] for name in mesh.auto_axes}
+
+
+def _fitting(size: int, names: Axes, sizes: dict[str, int]) -> Axes:
+    """Those of the axes that split anything, or None if they do not divide a dimension."""
+    known = tuple(name for name in names or () if sizes.get(name, 1) > 1)
+    parts = math.prod(sizes[name] for name in known)
+    return known if known and size % parts == 0 else None
