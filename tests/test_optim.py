@@ -6,7 +6,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from vlm_jax import trees
-from vlm_jax.optim import OPTIMIZERS, ema_update, make_optimizer, make_schedule, to_steps
+from vlm_jax.optim import (
+    OPTIMIZERS,
+    ema_update,
+    frozen_parameters,
+    make_optimizer,
+    make_schedule,
+    to_steps,
+)
 
 KNOWN = {"batch_size": 32, "examples_per_epoch": 320, "total_steps": 1000}
 
@@ -220,11 +227,36 @@ def test_the_schedule_scales_the_update():
         ({"learning_rate": 1, "frozen": [".*"]}, ValueError, "selects every parameter"),
         ({"learning_rate": 1, "multipliers": [("head", 2)]}, ValueError, "optimizer.multipliers"),
         ({"learning_rate": 1, "decay_mask": ["head"]}, ValueError, "optimizer.decay_mask"),
+        ({"learning_rate": 1, "state_dtype": "int8"}, ValueError, "config.optimizer.state_dtype"),
     ],
 )
 def test_optimizer_errors(config, error, message):
     with pytest.raises(error, match=message):
         make_optimizer(config, always, parameters())
+
+
+def test_states_may_have_fewer_bits():
+    params = {"layer": {"kernel": jnp.ones((64, 64)), "bias": jnp.ones(64)}}
+    config = {"name": "lion", "learning_rate": 1.0, "state_dtype": "bfloat16"}
+    optimizer = make_optimizer(config, always, params)
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    dtypes = {path.split("/")[-1]: str(x.dtype) for path, x in trees.flatten(state).items()}
+    assert dtypes["kernel"] == "bfloat16"
+    assert dtypes["bias"] == "float32"
+    np.testing.assert_array_equal(updates["layer"]["kernel"], -1.0)
+
+
+def test_beside_factors_only_what_is_named_is_trained():
+    leaf = jnp.ones((2, 2))
+    layer = {"kernel": leaf, "lora_a": leaf, "lora_b": leaf, "lora_scale": jnp.ones(())}
+    params = {"text": {"query": layer, "norm": {"scale": leaf}}, "head": {"kernel": leaf}}
+    hot = lambda config: {
+        path for path, cold in trees.flatten(frozen_parameters(config, params)).items() if not cold
+    }
+    assert hot({}) == {"text/query/lora_a", "text/query/lora_b"}
+    assert hot({"lora": {"trained": ["head"]}}) == {*hot({}), "head/kernel"}
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        hot({"frozen": ["text"]})
 
 
 # --- averages -------------------------------------------------------------------------------------

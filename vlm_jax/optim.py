@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vlm_jax import trees
+from vlm_jax import lora, trees
+from vlm_jax.compact import compact
 from vlm_jax.kwargs import Config, Number, check_keys, keywords, lookup
 
 Schedule = Callable[[Any], Any]
@@ -290,6 +291,8 @@ def assemble(
     clip_norm: Number | None = None,
     frozen: Sequence[str] = (),
     multipliers: Config = (),
+    lora: Config = None,
+    state_dtype: str | None = None,
 ) -> optax.GradientTransformation:
     """Clipping, update rule with weight decay, multipliers, learning rate; nothing at all for
     frozen parameters.
@@ -297,7 +300,8 @@ def assemble(
     params: tree of arrays or shapes. learning_rate: peak, multiplied by `schedule`. weight_decay: 0
     or more, on the parameters selected by `decay_mask` (default: kernels and embeddings of rank 2
     or more, never biases, norms or scales). clip_norm: largest global norm of the gradient of the
-    trained parameters; None does not clip. frozen: these get no update and no optimizer state.
+    trained parameters; None does not clip. frozen, lora: see `frozen_parameters`; what is frozen
+    gets no update and no optimizer state. state_dtype: of big moments, see vlm_jax.compact.
     multipliers: pattern to learning-rate factor, as a mapping or as pairs; several matching factors
     multiply. Patterns are those of `trees`. ValueError for a pattern that selects nothing, and if
     every parameter is frozen.
@@ -311,21 +315,36 @@ def assemble(
     factors = _factors(flat, dict(multipliers), f"{where}.multipliers")
     in_mask = lambda tree: trees.map_with_path(lambda path, _: path in decayed, tree)
     rescale = lambda updates, _: trees.map_with_path(lambda path, u: u * factors[path], updates)
+    decay = optax.add_decayed_weights(weight_decay, in_mask) if weight_decay else optax.identity()
     trained = optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        rule(
-            optax.add_decayed_weights(weight_decay, in_mask) if weight_decay else optax.identity()
-        ),
+        compact(rule(decay), state_dtype) if state_dtype else rule(decay),
         optax.stateless(rescale) if multipliers else optax.identity(),
         optax.scale_by_schedule(lambda step: -learning_rate * schedule(step)),
     )
-    if not frozen:
+    is_frozen = frozen_parameters({"frozen": frozen, "lora": lora}, params, where)
+    if not any(jax.tree.leaves(is_frozen)):
         return trained
-    is_frozen = trees.match(frozen, params, f"{where}.frozen")
-    if all(jax.tree.leaves(is_frozen)):
-        raise ValueError(f"{where}.frozen selects every parameter: nothing is left to train")
     labels = jax.tree.map(lambda cold: "frozen" if cold else "trained", is_frozen)
     return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+
+
+def frozen_parameters(config: Config, params: trees.Tree, where: str = "optimizer") -> trees.Tree:
+    """A tree of bools: True for what is not trained.
+
+    config: frozen, patterns of such parameters, and lora.trained, patterns of what is trained
+    beside low-rank factors, where there are some. ValueError for a pattern that selects nothing,
+    and if nothing is left to train.
+    """
+    cold = trees.match(config.get("frozen") or (), params, f"{where}.frozen")
+    if lora.is_adapted(params):
+        more = dict(config.get("lora") or {}).get("trained", ())
+        hot = trees.match((lora.FACTORS, *more), params, f"{where}.lora.trained")
+        scales = trees.match((rf".*/{lora.SCALE}",), params)
+        cold = jax.tree.map(lambda a, b, c: a or not b or c, cold, hot, scales)
+    if all(jax.tree.leaves(cold)):
+        raise ValueError(f"{where}.frozen selects every parameter: nothing is left to train")
+    return cold
 
 
 def _decayed(flat: Mapping[str, Any], patterns: Sequence[str] | None, where: str) -> set[str]:

@@ -3,6 +3,7 @@
 (state, batch) -> (state, losses)
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vlm_jax import checkpoint, kwargs, optim, trees
+from vlm_jax import checkpoint, kwargs, lora, optim, trees
 from vlm_jax.experiment import Experiment
 from vlm_jax.types import Batch
 from vlm_jax.weights import adopt
@@ -48,8 +49,10 @@ def one_row_per_text(setup: Experiment, batch: Batch) -> Batch:
 
 
 def variables_of(state: State) -> dict[str, Any]:
-    """What the model is applied with in evaluation: averaged parameters if the run keeps them."""
-    variables = {"params": state.get("ema", state["params"])}
+    """What the model is applied with in evaluation: averaged parameters if the run keeps them, and
+    low-rank factors merged into their kernels.
+    """
+    variables = {"params": lora.merge(state.get("ema", state["params"]))}
     return variables | ({"batch_stats": state["batch_stats"]} if state["batch_stats"] else {})
 
 
@@ -59,20 +62,32 @@ def make_update(
     frozen: trees.Tree,
     accumulate: int = 1,
     ema_decay: float | None = None,
+    cast: Callable[[trees.Tree], trees.Tree] = lambda params: params,
+    fetch: Callable[[trees.Tree], trees.Tree] = lambda memory: memory,
 ) -> Callable[[State, Batch], tuple[State, Losses]]:
     """The function (state, batch) -> (state, losses): one optimizer step, compiled by the caller.
 
     frozen: bools like the parameters; True needs no gradient. accumulate: micro-batches per step;
-    their gradients are averaged, and a contrastive loss sees the negatives of its own only.
+    their gradients are averaged, and a contrastive loss sees the negatives of its own only. cast:
+    what the model gets for its parameters (see sharding.cast_for_gathering). fetch: brings the
+    optimizer's state to where it can be computed with (see sharding.fetch).
     """
-    gradients = _accumulated(jax.grad(_make_loss(setup, frozen), has_aux=True), accumulate)
+    gradients = _accumulated(_gradients(_make_loss(setup, cast), frozen), accumulate)
 
     def update(state: State, batch: Batch) -> tuple[State, Losses]:
         key = jax.random.fold_in(state["key"], state["step"])
         grads, (losses, statistics) = gradients(state["params"], state["batch_stats"], batch, key)
-        updates, memory = optimizer.update(grads, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
         losses["gradient_norm"] = optax.tree.norm(grads)
+        complete = lambda path, x: grads[path] if path in grads else jnp.zeros_like(x)
+        grads_of_all = trees.map_with_path(complete, state["params"])
+        memory = fetch(state["optimizer"])
+        updates, memory = optimizer.update(grads_of_all, memory, state["params"])
+        params = jax.tree.map(
+            lambda cold, old, new: old if cold else new,
+            frozen,
+            state["params"],
+            optax.apply_updates(state["params"], updates),
+        )
         bad = (state["bad_step"] < 0) & ~jnp.isfinite(losses["loss"] + losses["gradient_norm"])
         new = state | {
             "step": state["step"] + 1,
@@ -88,15 +103,29 @@ def make_update(
     return update
 
 
-def _make_loss(setup: Experiment, frozen: trees.Tree) -> Callable:
+def _gradients(loss: Callable, frozen: trees.Tree) -> Callable:
+    """(params, *inputs) -> (path to the gradient of each trained parameter, what else loss has).
+
+    Others are no arguments of what is differentiated: they get no gradient, not even zeros.
+    """
+    cold = trees.flatten(frozen)
+
+    def gradients(params: trees.Tree, *inputs: Any):
+        def of_trained(trained: Mapping[str, jax.Array]):
+            chosen = trees.map_with_path(lambda path, x: trained.get(path, x), params)
+            return loss(chosen, *inputs)
+
+        trained = {path: x for path, x in trees.flatten(params).items() if not cold[path]}
+        return jax.grad(of_trained, has_aux=True)(trained)
+
+    return gradients
+
+
+def _make_loss(setup: Experiment, cast: Callable) -> Callable:
     """(params, statistics, batch, key) -> (total loss, (losses, new statistics))."""
 
     def loss(params: trees.Tree, statistics: trees.Tree, batch: Batch, key: jax.Array):
-        # What is frozen needs no backward pass, and without this would get one.
-        params = jax.tree.map(
-            lambda cold, x: jax.lax.stop_gradient(x) if cold else x, frozen, params
-        )
-        variables = {"params": params} | ({"batch_stats": statistics} if statistics else {})
+        variables = {"params": cast(params)} | ({"batch_stats": statistics} if statistics else {})
         batch = one_row_per_text(setup, batch)
         outputs, changed = setup.model.apply(
             variables, batch, setup.asks, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
@@ -139,20 +168,31 @@ def start_from(state: State, init: str | Mapping[str, Any]) -> State:
 
     init: a workdir or a published checkpoint folder, or {"workdir": ..., "rename": [(pattern,
     replacement)], "skip": [pattern], "entry": "params" | "ema"}. skip: parameters that stay as they
-    are, or loaded ones that are not wanted. ValueError listing everything that does not fit;
-    FileNotFoundError if there is no checkpoint.
+    are, or loaded ones that are not wanted. Instead of a workdir, "parts" may name a published
+    folder for each of some parts of the model: {"vision": ..., "decoder": ...}; the others stay as
+    they are. ValueError listing everything that does not fit; FileNotFoundError if there is no
+    checkpoint.
     """
-    given = {"workdir": init} if isinstance(init, str) else dict(init)
-    kwargs.check_keys(given, ("workdir", "rename", "skip", "entry"), "config.init")
-    if adopt.is_published(given):
+    given: dict[str, Any] = {"workdir": init} if isinstance(init, str) else dict(init)
+    kwargs.check_keys(given, ("workdir", "parts", "rename", "skip", "entry"), "config.init")
+    others = []
+    if "parts" in given:
+        load = partial(adopt.parts, given["parts"])
+        others = [re.escape(part) for part in state["params"] if part not in given["parts"]]
+    elif adopt.is_published(given):
         load = lambda entry: adopt.parameters(given, "params" if entry == "ema" else entry)
     else:
         load = partial(checkpoint.load_params, given["workdir"])
-    loaded = load(given.get("entry", "params"))
-    patterns = {"rename": given.get("rename", ()), "skip": given.get("skip", ())}
+    # Factors of a run before are part of what this one starts from, which has factors of its own.
+    loaded = trees.flatten(lora.merge(trees.unflatten(load(given.get("entry", "params")))))
+    others += [lora.ADDED] * lora.is_adapted(state["params"])
+    patterns = {"rename": given.get("rename", ()), "skip": (*given.get("skip", ()), *others)}
     state = state | {"params": trees.merge(state["params"], loaded, **patterns)}
     if state["batch_stats"]:
-        state["batch_stats"] = trees.merge(state["batch_stats"], load("batch_stats"))
+        statistics = load("batch_stats")
+        matching = lambda pair: any(trees.compile_pattern(pair[0]).match(x) for x in statistics)
+        rename = [pair for pair in patterns["rename"] if matching(pair)]
+        state["batch_stats"] = trees.merge(state["batch_stats"], statistics, rename=rename)
     if "ema" in state:
         state["ema"] = jax.tree.map(jnp.copy, state["params"])
     return state

@@ -1,0 +1,99 @@
+"""What a run computes, before anything is on a device: the state's shapes and layout, and the step.
+
+Training, planning and benchmarks take theirs from here, so that what is planned is what runs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from vlm_jax import kwargs, lora, optim, sharding, trees
+from vlm_jax.experiment import Experiment
+from vlm_jax.step import Losses, State, initial_state, make_update
+from vlm_jax.types import Batch
+
+
+@dataclass(frozen=True)
+class Program:
+    """A config's state and step on a mesh.
+
+    shapes: the state as jax.ShapeDtypeStruct; shardings: where its leaves live. create: a fresh
+    state; update: (state, batch) -> (state, losses); both plain functions, to be compiled with
+    `jit_create` and `jit_update`. frozen: bools like the parameters. total: steps of the whole
+    run. learning_rate: peak, multiplied by schedule(step).
+    """
+
+    mesh: jax.sharding.Mesh
+    shapes: State
+    shardings: trees.Tree
+    create: Callable[[], State]
+    update: Callable[[State, Batch], tuple[State, Losses]]
+    frozen: trees.Tree
+    total: int
+    schedule: optim.Schedule
+    learning_rate: float
+
+    def jit_create(self, options: Mapping[str, Any] | None = None) -> Callable[[], State]:
+        """`create` with every leaf in its place; options: compiler_options of jax.jit. Call it
+        under jax.set_mesh.
+        """
+        given = None if options is None else dict(options)
+        return jax.jit(self.create, out_shardings=self.shardings, compiler_options=given)
+
+    def jit_update(self) -> Any:
+        """`update`, which takes over the memory of the state that it is given."""
+        return jax.jit(self.update, donate_argnums=0, out_shardings=(self.shardings, None))
+
+
+def make_program(
+    setup: Experiment, mesh: jax.sharding.Mesh, example: Batch, examples_per_epoch: int
+) -> Program:
+    """The program of `setup.config` on a mesh.
+
+    example: a batch with as many rows as the mesh has shards; only its shapes matter. TypeError or
+    ValueError say which key of config.optimizer or config.schedule to change.
+    """
+    config = setup.config
+    units = {"batch_size": config["batch_size"], "examples_per_epoch": examples_per_epoch}
+    total = optim.to_steps(config, "total", **units)
+    options = dict(config["optimizer"])
+    accumulate, ema_decay = options.pop("accumulate", 1), options.pop("ema", None)
+    schedule = optim.make_schedule(config.get("schedule") or {}, total_steps=total, **units)
+    adaptation = {
+        name: x for name, x in dict(options.get("lora") or {}).items() if name != "trained"
+    }
+
+    def init() -> State:
+        state = initial_state(setup, example, config.get("seed", 0))
+        if not adaptation:
+            return state
+        given = {"params": state["params"], "key": jax.random.fold_in(state["key"], 0)}
+        where = "config.optimizer.lora"
+        return state | {"params": kwargs.call(lora.add, adaptation, where, **given)}
+
+    shapes = jax.eval_shape(init)
+    optimizer = optim.make_optimizer(options, schedule, shapes["params"])
+    frozen = optim.frozen_parameters(options, shapes["params"], "config.optimizer")
+
+    def complete(state: State) -> State:
+        state = state | {"optimizer": optimizer.init(state["params"])}
+        return state | ({} if ema_decay is None else {"ema": state["params"]})
+
+    whole = jax.eval_shape(lambda: complete(init()))
+    layout = config.get("mesh")
+    shardings = sharding.state_shardings(mesh, whole, layout)
+    cast = sharding.cast_for_gathering(mesh, whole["params"], layout)
+    fetch = lambda memory: sharding.fetch(memory, shardings["optimizer"])
+    return Program(
+        mesh=mesh,
+        shapes=whole,
+        shardings=shardings,
+        create=lambda: complete(init()),
+        update=make_update(setup, optimizer, frozen, accumulate, ema_decay, cast, fetch),
+        frozen=frozen,
+        total=total,
+        schedule=schedule,
+        learning_rate=options["learning_rate"],
+    )
