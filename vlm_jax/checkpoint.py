@@ -1,5 +1,5 @@
-"""Checkpoints on disk: written in the background, verified before use, readable onto any number of
-devices.
+"""Checkpoints on disk: written in the background, by all processes of a run, verified before use,
+readable onto any number of devices and processes.
 
 A checkpoint of step N is the folder `N`, made by orbax, with the items `state` (arrays) and `data`
 (JSON), and our `manifest.json` with the size and CRC-32 of every file of the items. All of it is
@@ -22,9 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from vlm_jax import trees
+from vlm_jax import processes, trees
 from vlm_jax.workdir import atomic_write_text
 
 MANIFEST = "manifest.json"
@@ -53,6 +52,7 @@ class Checkpointer:
                 )
         self.folder = Path(folder).absolute()
         self._saving: int | None = None
+        processes.wait_for_all()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
             keep_period=keep_every,
@@ -95,8 +95,7 @@ class Checkpointer:
         ValueError listing the differences if the state has another structure.
         """
         self.wait()
-        step = self._newest_sound() if jax.process_index() == 0 else NONE
-        step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        step = processes.tell(self._newest_sound() if processes.is_first() else None)
         self._manager.reload()
         if step == NONE:
             return None
@@ -140,7 +139,7 @@ class Checkpointer:
 
     def _write_manifest(self) -> None:
         """Called by orbax when all files are in the temporary folder and before it is renamed."""
-        if jax.process_index() == 0:
+        if processes.is_first():
             unfinished = sorted(self.folder.glob(f"{self._saving}.*tmp*"))
             if not unfinished:
                 raise RuntimeError(
