@@ -100,7 +100,7 @@ def test_threads_do_not_change_the_stream(changes):
 
 
 def test_processes_share_each_global_batch():
-    shares = [take(stream(process=p, processes=4), 4) for p in range(4)]
+    shares = [take(stream(rows=[p]), 4) for p in range(4)]
     for step, whole in enumerate(take(stream(), 4)):
         parts = [share[step] for share in shares]
         assert all(len(part["index"]) == 1 for part in parts)
@@ -152,7 +152,7 @@ def test_evaluation_shows_every_example_exactly_once(batch_size):
 
 
 def test_processes_evaluate_disjoint_shares_in_equally_many_batches():
-    shares = [list(eval_batches(loader(), batch_size=4, process=p, processes=2)) for p in range(2)]
+    shares = [list(eval_batches(loader(), batch_size=4, rows=rows)) for rows in ([0, 1], [2, 3])]
     assert len(shares[0]) == len(shares[1]) == 3
     index = [[i for b in share for i in b["index"][b["valid"]]] for share in shares]
     assert not set(index[0]) & set(index[1])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.shards import write_tars
 from tests.data.test_emoji import META, rows
 from vlm_jax.data import easy_vqa, emoji, prepare
 from vlm_jax.data.prepare import Package, fetch, main
@@ -221,3 +222,12 @@ def test_the_list_names_every_data_set(capsys):
 def test_an_own_folder_is_built_from_the_command_line(tmp_path, capsys):
     assert main(["jsonl_folder", "--folder", str(tmp_path / "none"), "--data_dir", "x"]) == 1
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_shards_are_indexed_once_for_all_that_read_them(tmp_path, capsys):
+    pattern = write_tars(tmp_path, [3, 4])
+    assert main(["index", pattern]) == 0
+    assert "2 shards, 7 examples" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.tar.index"))) == 2
+    assert main(["index", f"{tmp_path}/none*.tar"]) == 1
+    assert "no file matches" in capsys.readouterr().err

@@ -1,12 +1,10 @@
 import json
-from collections import Counter
 
-import numpy as np
 import pytest
 
+from tests.data.shards import write_parquets, write_record_shards, write_tars
 from vlm_jax.data.schema import DataError
 from vlm_jax.data.sources import (
-    Mixture,
     Subset,
     flatten_questions,
     make_source,
@@ -74,50 +72,6 @@ def test_a_source_without_any_question_cannot_be_flattened():
         flatten_questions(Listed("a", [0, 0]))
 
 
-def test_a_mixture_shows_everything_once_by_default_evenly_interleaved():
-    mixed = Mixture([Listed("a", [0] * 2), Listed("b", [0] * 6)])
-    assert mixed.name == "a+b"
-    assert sorted(ids(mixed)) == sorted(["0/a0", "0/a1", *(f"1/b{i}" for i in range(6))])
-    for start in (0, 4):  # each half has one a
-        assert sum(name.startswith("0/") for name in ids(mixed)[start : start + 4]) == 1
-
-
-@pytest.mark.parametrize(
-    ("lengths", "weights"), [((10, 30), (1, 1)), ((7, 7), (3, 1)), ((5, 11, 2), (0.2, 0.5, 0.3))]
-)
-def test_a_weighted_mixture_keeps_its_proportions_everywhere_and_leaves_nothing_out(
-    lengths, weights
-):
-    mixed = Mixture([Listed(n, [0] * k) for n, k in zip("abc", lengths, strict=False)], weights)
-    seen = ids(mixed)
-    assert len(set(seen)) == sum(lengths)
-    share = np.array(weights) / sum(weights)
-    for stop in range(1, len(seen) + 1):
-        counts = Counter(name[0] for name in seen[:stop])
-        drawn = np.array([counts[str(k)] for k in range(len(lengths))])
-        assert np.abs(drawn - stop * share).max() < len(lengths)
-    for k, length in enumerate(lengths):  # each source in order, starting over at its end
-        positions = [int(name[3:]) for name in seen if name[0] == str(k)]
-        assert positions == [i % length for i in range(len(positions))]
-
-
-def test_equal_weights_repeat_the_smaller_source():
-    mixed = Mixture([Listed("a", [0] * 10), Listed("b", [0] * 30)], (0.1, 0.1))
-    assert Counter(name[0] for name in ids(mixed)) == {"0": 30, "1": 30}
-
-
-@pytest.mark.parametrize("weights", [(1,), (1, 0), (1, -1), (1, 1, 1), (1, float("nan"))])
-def test_weights_that_do_not_fit_are_an_error(weights):
-    with pytest.raises(ValueError, match="as many positive weights"):
-        Mixture([Listed("a", [0]), Listed("b", [0])], weights)
-
-
-def test_an_empty_source_cannot_be_mixed():
-    for sources in ([], [Listed("a", [0]), Listed("b", [])]):
-        with pytest.raises(DataError, match="at least one source"):
-            Mixture(sources)
-
-
 def test_configs_make_sources_and_sources_of_sources():
     scenes = {"name": "scenes", "split": "val", "length": 9, "questions": 2}
     assert len(make_source(scenes)) == 9
@@ -127,6 +81,26 @@ def test_configs_make_sources_and_sources_of_sources():
     assert len(make_source({"name": "questions", "source": scenes})) == 18
     mixed = make_source({"name": "mixture", "sources": [scenes, scenes], "weights": [1, 2]})
     assert len(mixed) == 27
+
+
+def test_configs_make_sources_of_shards(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLM_JAX_DATA", str(tmp_path / "cache"))
+    write = {
+        "webdataset": write_tars,
+        "parquet": write_parquets,
+        "array_record": write_record_shards,
+    }
+    made = []
+    for name, function in write.items():
+        config = {"name": name, "shards": function(tmp_path / name, [2, 3])}
+        fields = {"image": "png" if name == "webdataset" else "image"}
+        fields |= {"captions": "txt" if name == "webdataset" else "caption"}
+        made += [config, config | {"fields": fields, "shards": [config["shards"]]}]
+    mixed = make_source({"name": "mixture", "sources": made})
+    assert len(mixed) == 30
+    assert len({mixed[i]["captions"][0] for i in range(30)}) == 5
+    with pytest.raises(TypeError, match="did you mean 'shards'"):
+        make_source({"name": "parquet", "shard": "x"})
 
 
 def test_misspelt_names_and_keys_are_answered_with_the_right_ones(tmp_path):

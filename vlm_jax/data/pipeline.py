@@ -5,7 +5,7 @@ same for any number of threads and processes, so that a run can go on from a ste
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from vlm_jax.data import images
 from vlm_jax.data.augment import Augment, swap_sides
+from vlm_jax.data.order import shuffled
 from vlm_jax.data.schema import DataError, Example, Source
 
 Preprocess = Callable[[Example, np.random.Generator | None], Mapping[str, np.ndarray]]
@@ -100,11 +101,18 @@ class Loader:
             f"{self.skipped.reasons[0]}"
         )
 
+    def pictures(self) -> "Loader":
+        """The same from the pictures of a source that holds features of them: with features alone,
+        the parameters of encoders would not be made.
+        """
+        return replace(self, source=getattr(self.source, "pictures", self.source))
+
     def load(self, position: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """The example at exactly this position."""
         example = self.source[position]
         try:
-            image, flipped = self.read(example["image"], rng)
+            known = example.get("features")
+            image, flipped = (known, False) if known else self.read(example["image"], rng)
             if flipped:
                 example = mirrored(example)
             inputs = {name: preprocess(example, rng) for name, preprocess in self.tasks.items()}
@@ -135,6 +143,8 @@ def mirrored(example: Example) -> Example:
     """The example with left and right exchanged in its captions, questions and answers."""
     copy = example.copy()
     copy["captions"] = [swap_sides(caption) for caption in example["captions"]]
+    if "retrieved" in example:
+        copy["retrieved"] = [swap_sides(text) for text in example["retrieved"]]
     copy["questions"] = [question.copy() for question in example["questions"]]
     for question in copy["questions"]:
         question["question"] = swap_sides(question["question"])
@@ -147,26 +157,24 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
-    process: int = 0,
-    processes: int = 1,
+    rows: Sequence[int] | None = None,
     threads: int = 2,
     prefetch: int = 4,
 ) -> grain.IterDataset:
     """An endless shuffled stream of this process's share of each global batch; iterate it,
     `get_state`, `set_state`.
 
-    batch_size: global; process p holds rows [p, p + 1) * batch_size / processes of every batch.
-    prefetch: batches kept ready. The order of examples, and what augmentation does to each, depend
-    on the seed only.
+    batch_size: global. rows: those of every batch that this process reads, None for all. prefetch:
+    batches kept ready. The order of examples, and what augmentation does to each, depend on the
+    seed only; a state is that of every process, of as many as there may be.
     """
-    share = batch_size // processes
-    stream = grain.MapDataset.range(len(loader.source)).seed(seed).shuffle().repeat()
+    share = range(batch_size) if rows is None else rows
+    stream = shuffled(loader.source, seed)
     stream = stream.random_map(lambda index, rng: loader(int(index), rng))
 
     def batch(step: int) -> dict[str, Any]:
-        first = int(step) * batch_size + process * share
-        rows: list[Any] = [stream[first + row] for row in range(share)]
-        return stack(rows)
+        read: list[Any] = [stream[int(step) * batch_size + row] for row in share]
+        return stack(read)
 
     steps = grain.MapDataset.range(2**31 - 1).map(batch)
     return steps.to_iter_dataset(
@@ -175,28 +183,29 @@ def train_batches(
 
 
 def eval_batches(
-    loader: Loader, *, batch_size: int, process: int = 0, processes: int = 1
+    loader: Loader, *, batch_size: int, rows: Sequence[int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Every example of the source once, in order; every process yields the same number of equally
     large batches.
 
-    Rows that only fill up the last batch, and broken examples (counted in loader.skipped), have
-    valid = False.
+    rows: those of every batch that this process reads, None for all. Rows that only fill up the
+    last batch, and broken examples (counted in loader.skipped), have valid = False.
     """
-    share, count = batch_size // processes, len(loader.source)
+    count = len(loader.source)
+    share = range(batch_size) if rows is None else rows
     filler: dict[str, Any] = {}
     for start in range(0, count, batch_size):
-        rows: list[dict[str, Any]] = []
-        for position in range(start + process * share, start + (process + 1) * share):
+        read: list[dict[str, Any]] = []
+        for position in (start + row for row in share):
             try:
                 if position < count:
-                    rows.append(loader.load(position, None) | {"valid": np.bool_(True)})
+                    read.append(loader.load(position, None) | {"valid": np.bool_(True)})
                     continue
             except DataError as error:
                 loader.skipped.add(str(error))
             filler = filler or _filler(loader)
-            rows.append(filler)
-        yield stack(rows)
+            read.append(filler)
+        yield stack(read)
 
 
 def _filler(loader: Loader) -> dict[str, Any]:

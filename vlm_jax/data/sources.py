@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 
 from vlm_jax import kwargs
+from vlm_jax.data.array_record import ArrayRecord
 from vlm_jax.data.easy_vqa import EasyVQA
 from vlm_jax.data.emoji import Emoji
 from vlm_jax.data.jsonl import Jsonl
+from vlm_jax.data.mixture import Mixture, announce
+from vlm_jax.data.parquet import Parquet
 from vlm_jax.data.scenes import Scenes
 from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.stamps import Stamps
 from vlm_jax.data.tfds_source import Tfds
+from vlm_jax.data.webdataset import WebDataset
 
 
 class Subset:
@@ -67,41 +72,6 @@ class Questions:
         return {**example, "id": f"{example['id']}/{which}", "questions": [question]}
 
 
-class Mixture:
-    """Several sources as one, evenly interleaved in the proportion of their weights.
-
-    weights: positive, one per source; by default the lengths, so that every example comes once. The
-    mixture is as long as it takes to show every example of every source at least once at these
-    weights: the other sources start over meanwhile, and their examples then keep their id. Ids are
-    prefixed by the source's position: "1/cat". Raises ValueError for weights that do not fit.
-    """
-
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None = None) -> None:
-        lengths = np.array([len(source) for source in sources], np.float64)
-        share = lengths if weights is None else np.asarray(weights, np.float64)
-        if not len(lengths) or not lengths.all():
-            raise DataError("a mixture needs at least one source, and none that is empty")
-        if share.shape != lengths.shape or not (share > 0).all():
-            raise ValueError(f"{len(lengths)} sources need as many positive weights, not {weights}")
-        self.name = "+".join(source.name for source in sources)
-        self._sources = tuple(sources)
-        uses = np.ceil(share * (lengths / share).max() - 1e-6).astype(np.int64)
-        which = np.repeat(np.arange(len(uses), dtype=np.int32), uses)
-        turn = np.concatenate([np.arange(count) for count in uses])
-        order = np.lexsort(
-            (which, (turn + 0.5) / uses[which])
-        )  # the j-th of n uses is due at (j + 1/2) / n
-        self._which, self._position = which[order], (turn % lengths[which].astype(np.int64))[order]
-
-    def __len__(self) -> int:
-        return len(self._which)
-
-    def __getitem__(self, index: int) -> Example:
-        which = int(self._which[_inside(index, len(self))])
-        example = self._sources[which][int(self._position[index])]
-        return {**example, "id": f"{which}/{example['id']}"}
-
-
 def flatten_questions(source: Source) -> Questions:
     """The source with one example per question; examples without a question are left out.
 
@@ -127,13 +97,33 @@ def subset(
 def mixture(
     sources: Sequence[Mapping[str, Any]], weights: Sequence[float] | None = None
 ) -> Mixture:
-    """A `Mixture` of other sources' configs."""
-    return Mixture([make_source(source) for source in sources], weights)
+    """A `Mixture` of other sources' configs; what it consists of is logged."""
+    return announce(Mixture([make_source(source) for source in sources], weights))
 
 
 def questions(source: Mapping[str, Any]) -> Questions:
     """`flatten_questions` of another source's config."""
     return flatten_questions(make_source(source))
+
+
+def retrieved(
+    source: Mapping[str, Any], memory: str | Mapping[str, Any], k: int = 4, own: bool = False
+) -> Source:
+    """Another source's config with the texts of its neighbours in a memory; see
+    `vlm_jax.memory.neighbours`.
+    """
+    from vlm_jax.memory import neighbours  # late: the one source that computes with JAX
+
+    return neighbours.retrieved(make_source(source), memory, k, own)
+
+
+def features(source: Mapping[str, Any], **encoders: Any) -> Source:
+    """Another source's config with what frozen encoders make of it; see `vlm_jax.features.cached`
+    for the other keys.
+    """
+    from vlm_jax.features import cached  # late: computes with JAX what is not kept yet
+
+    return kwargs.call(cached, {"source": make_source(source), **encoders}, "source")
 
 
 SOURCES: dict[str, Callable[..., Any]] = {
@@ -142,9 +132,15 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "easy_vqa": EasyVQA,
     "emoji": Emoji,
     "tfds": Tfds,
+    "webdataset": WebDataset,
+    "parquet": Parquet,
+    "array_record": ArrayRecord,
     "subset": subset,
     "mixture": mixture,
     "questions": questions,
+    "features": features,
+    "stamps": Stamps,
+    "retrieved": retrieved,
 }
 """What a config's source names mean; the other keys of the config are the keyword arguments."""
 

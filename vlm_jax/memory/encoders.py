@@ -1,0 +1,115 @@
+"""What turns pictures and texts into the vectors of a memory: a trained run, or nothing but pixels.
+
+An encoder has a `name`, a `fingerprint`, `images(source)`, which yields (position, vector) of the
+sound examples, and `texts(texts)`. Vectors with equal fingerprints can be compared.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from vlm_jax import trees
+from vlm_jax.data import images
+from vlm_jax.data.schema import DataError, Source
+
+PIXELS = "pixels"
+
+
+class Pixels:
+    """Where a picture is dark and in which colour, and how its edges run: no training, no network.
+
+    Ink (255 minus the pixels) on an 8 x 8 grid, ink edges on the same grid, and the shares of 64
+    colours without their places, each of length 1; f32[511].
+    """
+
+    name = PIXELS
+    fingerprint = "pixels/1"
+
+    def images(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
+        """(position, vector); pictures that cannot be read are left out."""
+        for position in range(len(source)):
+            try:
+                yield position, _pixel_vector(images.decode(source[position]["image"]))
+            except DataError:
+                continue
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """ValueError: pixels say nothing about texts."""
+        raise ValueError(
+            "a memory of plain pixels cannot be searched for a text: build one from a run that "
+            "was trained for retrieval, --mode=index --workdir=RUN"
+        )
+
+
+def _pixel_vector(pixels: np.ndarray) -> Float[np.ndarray, " 511"]:
+    """u8[H, W, 3] to its vector."""
+    picture = Image.fromarray(pixels)
+    grid = lambda image, side: np.asarray(image.resize((side, side), Image.Resampling.BOX))
+    ink = 1 - grid(picture, 8).astype(np.float32) / 255
+    grey = 1 - grid(picture.convert("L"), 64).astype(np.float32) / 255
+    down, right = np.diff(grey, axis=0, append=0), np.diff(grey, axis=1, append=0)
+    slopes = np.stack([np.maximum(x, 0) for x in (down, -down, right, -right)])
+    edges = slopes.reshape(4, 8, 8, 8, 8).mean(axis=(2, 4))
+    tones = grid(picture, 32).reshape(-1, 3) // 64
+    counts = np.bincount(tones @ np.array([16, 4, 1]), minlength=64)[:63]  # but for white
+    colours = np.sqrt(counts).astype(np.float32)
+    parts = [ink.reshape(-1), edges.reshape(-1), colours]
+    unit = [part / max(float(np.linalg.norm(part)), 1e-6) for part in parts]
+    return np.concatenate(unit).astype(np.float32)
+
+
+class Trained:
+    """A trained model: its image and text embeddings, or, where it has no shared space, the mean
+    of its image tokens. model: of `vlm_jax.load`. name: its workdir.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.model, self.name = model, name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with every parameter, and with how pictures are read."""
+        run = self.model.run
+        config = run.experiment.config
+        digest = hashlib.blake2b(digest_size=16)
+        read = {"model": config["model"], "image": config["data"].get("image")}
+        digest.update(json.dumps(read, sort_keys=True, default=str).encode())
+        for path, leaf in sorted(trees.flatten(run.variables).items()):
+            array = np.asarray(jax.device_get(leaf))
+            digest.update(f"{path} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def images(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
+        """(position, vector) of the examples whose picture can be read."""
+        run = self.model.run
+        if run.experiment.model.contrast_head is not None:
+            yield from run.image_embeddings(source)
+            return
+        for position, row in run.rows("encode", source, lambda example: {}):
+            found = row["image_pooled"] if "image_pooled" in row else row["image_tokens"].mean(0)
+            yield position, found.astype(np.float32)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors f32[n, E]; ValueError for a run without retrieval."""
+        return self.model.embed_text(list(texts))
+
+
+Encoder = Pixels | Trained
+
+
+def make_encoder(name: str) -> Encoder:
+    """The encoder of a name: "pixels", or the workdir of a finished run."""
+    if name == PIXELS:
+        return Pixels()
+    from vlm_jax import api  # late: the run of a memory is seldom needed
+
+    return Trained(api.load(name), str(Path(name).expanduser().absolute()))
