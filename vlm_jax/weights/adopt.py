@@ -72,6 +72,22 @@ def parameters(init: Any, collection: str = "params") -> dict[str, Any]:
     return trees.flatten(variables.get(collection, {}))
 
 
+def parts(folders: Mapping[str, Any], entry: str = "params") -> dict[str, Any]:
+    """What each folder has for its part of the model, "vision", "text" or "decoder", by path.
+
+    entry: "params" or "batch_stats". WeightsError for a folder without such a part.
+    """
+    found: dict[str, Any] = {}
+    for part, folder in folders.items():
+        loaded = parameters(folder, entry)
+        own = {path: array for path, array in loaded.items() if path.startswith(f"{part}/")}
+        if entry == "params" and not own:
+            known = ", ".join(sorted({path.split("/")[0] for path in loaded}))
+            raise WeightsError(f"config.init.parts: {folder} has no {part}, only {known}")
+        found |= own
+    return found
+
+
 def _folder(init: Any) -> Path | None:
     name = init.get("workdir") if isinstance(init, Mapping) else init
     return Path(name).expanduser() if name else None

@@ -85,7 +85,21 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         return other | {"model_type": "open_clip_coca" if captions else "open_clip"}
     if not own.is_file() and (folder.suffix == ".npz" or len(list(folder.glob("*.npz"))) == 1):
         return {"model_type": "big_vision"}
-    return read_json(folder, "config.json", required=True)
+    return read_json(folder, "config.json", required=True) | _sentence_pooling(folder)
+
+
+def _sentence_pooling(folder: Path) -> dict[str, str]:
+    """How a folder of the sentence-transformers library makes one vector of a text, as the key
+    sentence_pooling, "mean" or "first"; {} for other folders.
+    """
+    given = read_json(folder, "1_Pooling/config.json")
+    chosen = [key for key, value in given.items() if key.startswith("pooling_mode") and value]
+    if not chosen:
+        return {}
+    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+    if len(chosen) > 1 or chosen[0] not in known:
+        raise WeightsError(f"{folder}/1_Pooling/config.json: {', '.join(chosen)} is not supported")
+    return {"sentence_pooling": known[chosen[0]]}
 
 
 def read_json(folder: str | Path, name: str, required: bool = False) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from vlm_jax.weights.families.blip2 import BLIP2
 from vlm_jax.weights.families.clip import CLIP
 from vlm_jax.weights.families.coca import COCA
 from vlm_jax.weights.families.dual import DUAL
+from vlm_jax.weights.families.efficientnet_lite import EFFICIENTNET_LITE
 from vlm_jax.weights.families.gemma import GEMMA
 from vlm_jax.weights.families.gemma3 import GEMMA3
 from vlm_jax.weights.families.git import GIT
@@ -37,6 +38,7 @@ FAMILIES = {
     "blip": BLIP,
     "blip-2": BLIP2,
     "clip": CLIP,
+    "efficientnet_lite": EFFICIENTNET_LITE,
     "gemma": GEMMA,
     "gemma2": GEMMA,
     "gemma3": GEMMA3,

@@ -37,7 +37,7 @@ PARTS = {
     "BertForPreTraining": dict(prefix="bert.", pooler=True, words=True, match=True),
 }
 """What the classes consist of. prefix and has_pooler are no keys of published folders: there the
-tensors tell.
+tensors tell. sentence_pooling comes from the folder of a sentence encoder, which has no pooler.
 """
 
 RENAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
@@ -62,7 +62,7 @@ def settled(config: Config, shapes: Shapes) -> Config:
         prefixed = any(name.startswith("bert.") for name in shapes)
         pooled = any(name.endswith("pooler.dense.weight") for name in shapes)
         known |= {"prefix": "bert."} if prefixed else {}
-        known |= {} if pooled else {"has_pooler": False}
+        known |= {} if pooled and "sentence_pooling" not in known else {"has_pooler": False}
     return known
 
 
@@ -70,7 +70,7 @@ def parts_of(config: Config) -> dict[str, Any]:
     """What a folder's class consists of."""
     parts = dict(architecture(config, PARTS, "BertModel"))
     parts["prefix"] = config.get("prefix", parts["prefix"])
-    parts["pooler"] = parts["pooler"] and config.get("has_pooler", True)
+    parts["pooler"] = parts["pooler"] and config.get("has_pooler", "sentence_pooling" not in config)
     return parts
 
 
@@ -107,7 +107,7 @@ def fields(config: Config, pooler: bool = True) -> dict[str, Any]:
         max_length=config["max_position_embeddings"],
         token_types=config["type_vocab_size"],
         embedding_norm=True,
-        pooling="first" if pooler else "none",
+        pooling=config.get("sentence_pooling") or ("first" if pooler else "none"),
         pooler="tanh" if pooler else "none",
     )
 
@@ -211,7 +211,7 @@ def ignored(config: Config) -> tuple[str, ...]:
     """Buffers, tied copies, and the parts of a published file that a class does not have."""
     parts = parts_of(config)
     others = () if parts["match"] else (r"cls\.seq_relationship\..*",)
-    others += () if parts["pooler"] else (r"bert\.pooler\..*",)
+    others += () if parts["pooler"] else (r"(bert\.)?pooler\..*",)
     others += () if parts["words"] else (r"cls\.predictions\..*",)
     return (*BUFFERS, *TIED, *others)
 
