@@ -27,6 +27,9 @@ QUERIES, QUESTIONS = 8, 6
 SIDE = 264
 """Longest side of an embedded picture in pixels; smaller ones are enlarged."""
 
+EXPLANATIONS, EXPLANATION = "explanations", "explanation.json"
+"""Folder of a workdir with a folder for each explained picture, and the file in each."""
+
 Row = dict[str, Any]
 Examples = Mapping[str, Mapping[str, Any]]
 """Examples (see `vlm_jax.data.schema`) by id."""
@@ -67,6 +70,31 @@ def gallery(folder: Path, config: Mapping[str, Any], name: str) -> Gallery:
         logging.warning("the report has no pictures for %s: %s", name, error)
         note = f"The pictures cannot be shown: {error}"
     return Gallery(name, kind, [card(group, examples) for group in groups], len(rows), note)
+
+
+def explanations(folder: Path) -> list[dict[str, Any]]:
+    """What `--mode=explain` left in the run's folder `explanations`, in order of their names."""
+    found = sorted((folder / EXPLANATIONS).glob(f"*/{EXPLANATION}"))
+    return [one for path in found for one in explained(path.parent)]
+
+
+def explained(folder: Path) -> list[dict[str, Any]]:
+    """The explanation in a folder with its pictures as data URIs; [] if it cannot be read.
+
+    Each word that was left out gets its share of the largest drop, in [0, 1].
+    """
+    uri = lambda name: data_uri(np.asarray(Image.open(folder / name).convert("RGB")))
+    try:
+        why = json.loads((folder / EXPLANATION).read_text(encoding="utf-8"))
+        for word in (word for method in why["methods"] for word in method["words"]):
+            word["uri"] = uri(word["file"])
+        most = max([0.0, *(word["drop"] for word in why["left_out"])])
+        for word in why["left_out"]:
+            word["share"] = max(word["drop"], 0.0) / most if most else 0.0
+        return [why | {"uri": uri(why["picture"])}]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logging.warning("the explanation in %s cannot be shown: %s", folder, error)
+        return []
 
 
 def read_rows(path: Path, key: str) -> list[Row]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vlm_jax import tables
 from vlm_jax.curves import Chart, Series, chart
-from vlm_jax.gallery import Row, gallery, read_rows
+from vlm_jax.gallery import Row, explanations, gallery, read_rows
 from vlm_jax.workdir import atomic_write_text, read_config
 
 FILE = "report.html"
@@ -32,7 +32,7 @@ def write(folder: str | Path) -> Path:
     cannot be written. Anything else that is missing or unreadable becomes a sentence on the page.
     """
     folder = Path(folder).absolute()
-    page = _environment().get_template("report.html.jinja").render(contents(folder))
+    page = environment().get_template("report.html.jinja").render(contents(folder))
     atomic_write_text(folder / FILE, page)
     return folder / FILE
 
@@ -54,6 +54,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "expected": config.get("expected") or {},
         "missing": [name for name in names if name not in {group.name for group in groups}],
         "galleries": [gallery(folder, config, name) for name in names],
+        "explanations": explanations(folder),
         "charts": [*_loss_charts(log), *_eval_charts(log, groups), *_speed_charts(timing)],
         "details": [(heading, _text(folder / file)) for heading, file in DETAILS.items()],
         "format_value": tables.format_value,
@@ -139,7 +140,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Templates whose values are all escaped; a name that is not there is an error."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("vlm_jax", "templates"),
