@@ -6,18 +6,30 @@ python launch.py --config=configs/quickstart.py:smoke --workdir=/tmp/x
     two tiny steps of the same
 python launch.py --config=... --config.optimizer.learning_rate=3e-4 --workdir=W
     override any key
-python launch.py --mode=eval --workdir=W [--data=FOLDER]
-    score a finished run
+python launch.py --coordinator=HOST:PORT --processes=4 --process=0 ...
+    one of several processes; TPU pods, Slurm and others need no flags, see docs/pods.md
+python launch.py --mode=eval --workdir=W [--data=FOLDER] [--memory=FOLDER] [--k=4]
+    score a finished run, perhaps with the k nearest entries of another memory
 python launch.py --mode=predict --workdir=W --image=PATH [--question=TEXT]
     caption or answer, as JSON
 python launch.py --mode=predict --workdir=W --text=TEXT --images=FOLDER
     rank images for a text
 python launch.py --mode=predict --workdir=W --image=PATH --texts=FILE
     rank texts for an image
+python launch.py --mode=predict --workdir=W --text=TEXT --out=x.png [--samples=4] [--judge=W2]
+    draw what a text says, several times, best first by a dual encoder
+python launch.py --mode=explain --workdir=W --image=PATH [--question=TEXT] [--method=NAME]
+    which part of the picture, and which word, made the model say it: PNGs and a page in --out
 python launch.py --mode=predict|eval --pretrained=FOLDER ...
     the same with a published checkpoint (config.json and *.safetensors)
+python launch.py --mode=index --workdir=W [--data=FOLDER] [--memory=FOLDER] [--of=text]
+    embed a data set with a finished run, into a memory that can be searched
+python launch.py --mode=search --workdir=W --text=TEXT | --image=PATH [--memory=FOLDER] [--k=10]
+    the nearest entries of a memory, as JSON and as a contact sheet
 python launch.py --mode=reproduce --config=... --workdir=W
     train, compare with `expected`
+python launch.py --mode=plan --config=... --topology=v5e:8x8 [--json]
+    compile for a TPU slice that is not there: does it fit, how fast can it be
 """
 
 import os
@@ -39,7 +51,8 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, perhaps with :arguments.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, report.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "reproduce"], "What to do.")
+KINDS = ["train", "eval", "predict", "index", "search", "explain", "reproduce", "plan"]
+MODE = flags.DEFINE_enum("mode", "train", KINDS, "What to do.")
 DATA = flags.DEFINE_string(
     "data", None, "eval: folder with data.jsonl to evaluate on instead of the config's sets."
 )
@@ -55,6 +68,35 @@ TEXTS = flags.DEFINE_string(
 PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "eval, predict: a published checkpoint folder instead of a --workdir."
 )
+MEMORY = flags.DEFINE_string(
+    "memory", None, "index, search, eval: folder of the memory; by default WORKDIR/memory."
+)
+OF = flags.DEFINE_enum(
+    "of", None, ["image", "text"], "index: remember pictures (the default), or captions."
+)
+K = flags.DEFINE_integer("k", None, "search, eval: how many entries of the memory.")
+SEARCH = flags.DEFINE_string(
+    "search", None, "search: exact (the default), faiss:flat, faiss:ivf or faiss:hnsw."
+)
+METHOD = flags.DEFINE_string(
+    "method", None, "explain: names of methods between commas, such as grad_cam; all if left out."
+)
+OUT = flags.DEFINE_string(
+    "out", None, "explain: folder to write to (WORKDIR/explanations/...). predict: a PNG to draw."
+)
+SAMPLES = flags.DEFINE_integer("samples", None, "predict: how many pictures of --text to draw.")
+JUDGE = flags.DEFINE_string(
+    "judge", None, "predict: workdir of a dual encoder that puts the best picture first."
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "plan: the chips to plan for, such as v5e:8x8, v5p:4x4x4 or cpu:8."
+)
+JSON = flags.DEFINE_bool("json", None, "plan: end with one line of JSON.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where no scheduler tells; see docs/pods.md."
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes that run together.")
+PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
 
 
@@ -64,12 +106,12 @@ def main(arguments: list[str]) -> int:
         return _fail(
             f"unexpected argument {arguments[1]!r}: every option starts with --, see --help"
         )
-    training = MODE.value in ("train", "reproduce")
+    training, planning = MODE.value in ("train", "reproduce"), MODE.value == "plan"
     if training and PRETRAINED.value:
         return _fail("--pretrained is for eval and predict; to fine-tune: --config.init=FOLDER")
-    if WORKDIR.value is None and not PRETRAINED.value:
+    if WORKDIR.value is None and not PRETRAINED.value and not planning:
         return _fail("--workdir=FOLDER is missing: where the run lives, such as runs/quickstart")
-    if training and CONFIG.value is None:
+    if (training or planning) and CONFIG.value is None:
         return _fail(f"--mode={MODE.value} needs --config=FILE, such as configs/quickstart.py")
     logging.set_verbosity(logging.WARNING)
     import jax  # late, so that --help and a mistyped flag answer at once
@@ -77,20 +119,32 @@ def main(arguments: list[str]) -> int:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.expanduser(
         "~/.cache/vlm_jax/xla"
     )
-    jax.config.update("jax_compilation_cache_dir", cache)
-    from vlm_jax import modes
+    # A plan is made on the CPU whatever there is, and its compile time is one of its results.
+    jax.config.update("jax_compilation_cache_dir", None if planning else cache)
+    if planning:
+        jax.config.update("jax_platforms", "cpu")
+    from vlm_jax import modes, processes
 
     try:
-        return modes.MODES[MODE.value](
+        if training or MODE.value == "eval":
+            place = (COORDINATOR.value, PROCESSES.value, PROCESS.value)
+            processes.join(*place, preemptible=training)
+        code = modes.MODES[MODE.value](
             CONFIG.value, WORKDIR.value or "", {f.name: f.value for f in PREDICT_FLAGS}
         )
+        processes.leave()
+        return code
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if DEBUG.value:
             raise
-        return _fail(f"{error}\n(--debug shows where this happened)")
+        code = _fail(f"{error}\n(--debug shows where this happened)")
+        return processes.abandon(str(error), code)
 
 
-PREDICT_FLAGS = (DATA, IMAGE, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED)
+PREDICT_FLAGS = (
+    *(DATA, IMAGE, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
+    *(MEMORY, OF, K, SEARCH, TOPOLOGY, JSON, METHOD, OUT, SAMPLES, JUDGE),
+)
 
 
 def _fail(message: str) -> int:

@@ -173,3 +173,132 @@ CLIP_STATISTICS = dict(
 def vqav2(split: str) -> dict[str, Any]:
     """VQAv2 (arXiv:1612.00837) as prepared by `python -m vlm_jax.data.prepare vqav2`."""
     return dict(name="tfds", dataset="vqav2", split=split)
+
+
+def with_neighbours(config: ConfigDict, arg: Any, task: str = "captioning") -> None:
+    """Training and evaluation data whose examples bring along the texts of their neighbours among
+    the training data, for one task; shrunk if arg.smoke.
+
+    arg: k, neighbours (0: plain data); encoder, who finds them; data, "emoji" or "scenes"; smoke.
+    """
+    arg = dict(arg)
+    emoji = lambda vendor, split: dict(name="emoji", vendor=vendor, split=split, texts=("label",))
+    train, tests = scenes("train"), {"test": scenes("test", length=256)}
+    if arg["data"] == "emoji":
+        train = emoji("openmoji", "seen")
+        tests = {
+            f"{split}_{vendor}": emoji(vendor, split)
+            for split, vendor in (("unseen", "openmoji"), ("unseen", "noto"), ("seen", "noto"))
+        }
+    config.data = {**config.get("data", {}), "image": dict(size=64)}
+    config.evals = {name: dict(task=task, data=test) for name, test in tests.items()}
+    config.data.train = train
+    if arg["smoke"]:
+        shrink(config)
+    if not arg["k"]:
+        return
+    memory = dict(source=config.data.train.to_dict(), encoder=arg["encoder"])
+    near = lambda data: dict(name="retrieved", source=data.to_dict(), memory=memory, k=arg["k"])
+    config.data.train = near(config.data.train)
+    for section in config.evals.values():
+        section.data = near(section.data)
+
+
+SCALE = dict(batch=0, fsdp=1, remat=False, bf16=False, blocked=0)
+"""Arguments of configs that are run on pods; see `at_scale`."""
+
+
+def at_scale(config: ConfigDict, arg: ConfigDict) -> None:
+    """What a pod needs, as config arguments: batch, of all chips together (0: as it is); fsdp, over
+    how many chips the state is spread (-1: all); remat, to compute activations anew in the backward
+    pass; bf16, to compute and to exchange in bfloat16, with parameters in float32; blocked, words
+    whose scores a decoder's loss computes at a time (0: all).
+    """
+    from vlm_jax import kwargs, models  # late: most configs need none of them
+    from vlm_jax.tasks import TASKS
+
+    if arg.batch:
+        config.batch_size = arg.batch
+    if arg.fsdp != 1:
+        data = 1 if arg.fsdp == -1 else -1
+        config.mesh = dict(data=data, fsdp=arg.fsdp)
+        if arg.bf16:
+            config.mesh.gather_dtype = "bfloat16"
+    for name, task in config.tasks.items():
+        if arg.blocked and "blocked" in kwargs.keywords(TASKS[task.get("name", name)]):
+            task.blocked = arg.blocked
+    chosen = ({"remat": True} if arg.remat else {}) | ({"dtype": "bfloat16"} if arg.bf16 else {})
+    for part, table in models.PARTS.items():
+        if config.model.get(part):
+            known = kwargs.keywords(table[config.model[part]["name"]])
+            config.model[part] = {
+                **config.model[part],
+                **{key: value for key, value in chosen.items() if key in known},
+            }
+
+
+LITE_STATISTICS = dict(image_mean=(127 / 255,) * 3, image_std=(128 / 255,) * 3)
+"""What EfficientNet-Lite subtracts and divides by."""
+
+MINILM = dict(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
+SMOLLM2 = dict(vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
+SMOLLM2 |= dict(num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192)
+SMOLLM2 |= dict(rms_norm_eps=1e-5, rope_theta=100_000.0, tie_word_embeddings=True)
+
+
+def kit(smoke: bool) -> dict[str, Any]:
+    """The parts that `python -m vlm_jax.data.prepare kit` fetches, as sections of config.model:
+    vision (EfficientNet-Lite0), text (all-MiniLM-L6-v2), decoder (SmolLM2-135M); miniatures of the
+    same kinds for smoke tests.
+    """
+    bert_like, llama = MINILM | dict(vocab_size=30_522), SMOLLM2
+    lite: dict[str, Any] = dict(num_classes=0)
+    if smoke:
+        bert_like = dict(hidden_size=32, num_hidden_layers=1, intermediate_size=64, vocab_size=512)
+        llama = llama | dict(vocab_size=512, hidden_size=32, intermediate_size=64)
+        llama |= dict(num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1)
+        lite |= dict(stages=(1, 1), stem=8, head=32)
+    bert_like |= dict(num_attention_heads=2 if smoke else 12, sentence_pooling="mean")
+    return dict(
+        vision=published("efficientnet_lite", lite)["vision"],
+        text=published("bert", bert_like)["text"],
+        decoder=published("llama", llama)["decoder"],
+    )
+
+
+def kit_folder(name: str) -> str:
+    """Where a part of the kit lies once it is prepared: "efficientnet_lite0", "minilm",
+    "smollm2".
+    """
+    from vlm_jax.data import kit as parts  # late: most configs need none of them
+
+    return str(parts.kit_folder(name))
+
+
+def kit_captioning(config: ConfigDict, texts: str, frozen: list[str]) -> None:
+    """Emoji drawings and their names for a captioner that begins with EfficientNet-Lite0 and
+    SmolLM2: data, evaluations, the weights to begin with, AdamW and its schedule.
+
+    texts: "label", or "tags" for names with keywords. frozen: patterns of parameters.
+    """
+    vision, decoder = kit_folder("efficientnet_lite0"), kit_folder("smollm2")
+    emoji = lambda vendor, split: dict(
+        name="features",
+        source=dict(name="emoji", vendor=vendor, split=split, size=224, texts=(texts,)),
+        vision=vision,
+        image=dict(size=224),
+        tokens=True,
+    )
+    config.data = dict(
+        train=emoji("openmoji", "seen"),
+        image=dict(size=224),
+        tokenizer=dict(name="published", folder=decoder),
+    )
+    config.evals = {
+        f"{split}_{vendor}": dict(task="captioning", data=emoji(vendor, split))
+        for split, vendor in (("unseen", "openmoji"), ("unseen", "noto"))
+    }
+    config.init = dict(parts=dict(vision=vision, decoder=decoder))
+    config.optimizer = adamw(1e-3, weight_decay=0.05, frozen=frozen)
+    config.schedule = dict(name="cosine", warmup_percent=5)
+    config.checkpoint = dict(keep_last=1, every_percent=25)  # most of it are frozen weights

@@ -72,6 +72,9 @@ COUNTS = (
     ("captioning/cappa.py", None, 191_668_736),
     ("captioning/cappa.py", "parallel", 191_669_504),
     ("captioning/coca.py", None, 253_560_065),
+    ("captioning/kit_prefix.py", None, 138_956_224),
+    ("captioning/kit_smallcap.py", None, 146_566_336),
+    ("captioning/kit_smallcap.py", "paper", 219_008_256),
     ("captioning/coca.py", "large", 638_450_177),
     ("captioning/coca.py", "paper", 386_605_057),
     ("captioning/flamingo.py", None, 8_929_679_632),
@@ -81,6 +84,8 @@ COUNTS = (
     ("captioning/paligemma2.py", "large", 9_662_638_832),
     ("retrieval/blip.py", None, 195_375_873),
     ("retrieval/clip.py", None, 151_277_313),
+    ("retrieval/clip.py", "large", 427_616_513),
+    ("retrieval/lit_kit.py", None, 26_427_905),
     ("retrieval/siglip.py", None, 203_155_970),
     ("retrieval/siglip.py", "so400m", 877_960_498),
     ("retrieval/siglip2.py", None, 375_187_970),
@@ -125,6 +130,25 @@ def test_all_but_what_is_skipped_comes_from_the_folder(name, family, published, 
     theirs = {path for rule in rules for path in rule.paths}
     skipped = {path for pattern in skip for path in trees.select(pattern, ours | theirs, "skip")}
     assert ours - skipped == theirs - skipped
+
+
+TRAINED = (
+    ("captioning/kit_prefix.py", None, 1_070_208),
+    ("captioning/kit_smallcap.py", None, 8_663_040),
+    ("captioning/kit_smallcap.py", "paper", 7_094_016),
+    ("captioning/kit_smallcap.py", "paper,factor=1", 28_348_416),
+    ("captioning/kit_smallcap.py", "paper,factor=16", 1_780_416),
+    ("retrieval/lit_kit.py", None, 491_520),
+)
+
+
+@pytest.mark.parametrize(("name", "arg", "count"), TRAINED)
+def test_what_is_not_locked_has_the_promised_size(name, arg, count):
+    params = parameters(name, arg)
+    locked = trees.match(load(name, arg)["optimizer"]["frozen"], params)
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(locked), strict=True)
+    assert sum(leaf.size for leaf, cold in pairs if not cold) == count
+    assert f"{count:,}" in (FOLDER / name).read_text()
 
 
 def test_the_merge_captioner_has_the_published_number_of_parameters():

@@ -111,6 +111,12 @@ def test_the_python_object_takes_paths_pictures_and_arrays_singly_or_in_lists(ru
     pixels = np.asarray(Image.open(path))
     one = model.caption(path)
     assert model.caption([path, Image.open(path), pixels, path.read_bytes()]) == [one] * 4
+    several = model.caption(path, n_best=3, sample=True, temperature=3.0)
+    judged = model.caption(path, n_best=3, sample=True, temperature=3.0, judge=model)
+    assert sorted(judged) == sorted(several)
+    assert judged == [row["text"] for row in model.rank_texts(path, several)]
+    with pytest.raises(ValueError, match="set n_best"):
+        model.caption(path, judge=model)
     assert len(model.answer(path, ["what is it", "what colour is it"])) == 2
     vectors = model.embed_image([path, pixels])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)

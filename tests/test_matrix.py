@@ -224,11 +224,13 @@ def test_count_of_cells(capsys):
     assert len(CELLS) == 6 * 6 * 5 * 5 * 7
     assert valid == VALID_PER_OBJECTIVE
     other_inputs = {"regions", "frames"}  # not one picture: tests/encoders
+    other_inputs |= {"efficientnet_lite"}  # as a ResNet here, in five fixed sizes
     assert VISION_ENCODERS.keys() - other_inputs == {part["name"] for part in VISION.values()}
     decoders = DECODERS.keys() - {"coca"}  # which has a text encoder inside: tests/decoders
     for table, cells in ((TEXT_ENCODERS, TEXT), (FUSIONS, FUSION), (decoders, DECODER)):
         assert set(table) == {part["name"] for part in cells.values() if part}
     alone = {"region_labels"}  # asks the vision encoder only: there is nothing to combine it with
+    alone |= {"image_tokens", "text_to_image"}  # have models of their own
     assert set(TASKS) == {objective["name"] for objective in OBJECTIVES.values()} | alone
     assert set(valid) == set(OBJECTIVES)
 

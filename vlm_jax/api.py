@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vlm_jax import checkpoint, experiment, sharding, trees, workdir
+from vlm_jax import checkpoint, experiment, lora, sharding, trees, workdir
 from vlm_jax.data.schema import DataError, Example, Question
 from vlm_jax.evaluate import Run
 from vlm_jax.weights import adopt
@@ -60,16 +60,29 @@ class Model:
 
     def __init__(self, run: Run, published: Published | None = None):
         self.run, self.published = run, published
+        self._memory: Any = None
 
-    def caption(self, image: Image | list[Image], **options: Any) -> str | list[str]:
-        """A caption for each picture. options: fields of `decode.Search`, such as beams=4, and
-        those of `evaluate.Run.write`: seed, and choices, the only texts to choose from.
+    def caption(
+        self, image: Image | list[Image], *, judge: "Model | None" = None, **options: Any
+    ) -> Any:
+        """A caption for each picture; with n_best, a list of captions for each, best first.
+
+        judge: a model with a shared space of images and texts, such as this one or a CLIP, that
+        puts the captions of each picture in its own order (DALL-E, arXiv:2102.12092, section 2.6).
+        options: fields of `decode.Search`, such as beams=4, or sample=True with n_best=8, and those
+        of `evaluate.Run.write`: seed, and choices, the only texts to choose from.
         """
         images, single = _listed(image)
         task = self._task("prompt", "write captions")
         written = self._all(
             images, lambda run, source: run.write(source, task.query, task.length, **options)
         )
+        if judge is not None:
+            if options.get("n_best") is None:
+                raise ValueError("a judge needs several captions to choose from: set n_best")
+            pairs = zip(images, written, strict=True)
+            ranked = [judge.rank_texts(picture, texts) for picture, texts in pairs]
+            written = [[row["text"] for row in rows] for rows in ranked]
         return written[0] if single else written
 
     def answer(
@@ -125,6 +138,24 @@ class Model:
         """The texts from best to worst for a picture, as {"text", "index", "score"}."""
         return _ranking(self.embed_text(list(texts)) @ self.embed_image(image), "text", list(texts))
 
+    def draw(
+        self, text: str, *, samples: int = 1, judge: "Model | None" = None, **options: Any
+    ) -> np.ndarray:
+        """Pictures of a text, uint8[samples, H, W, 3].
+
+        judge: a model with a shared space of images and texts, by which the best picture comes
+        first (DALL-E, arXiv:2102.12092, section 2.6). options: those of the task's `draw`, such as
+        seed and guidance.
+        """
+        if samples < 1:
+            raise ValueError(f"samples={samples}: draw at least one picture")
+        task = self._task("draw", "draw pictures")
+        self._fit(samples)
+        pictures = task.draw(self.run, [text] * samples, **options)
+        if judge is None:
+            return pictures
+        return pictures[[row["index"] for row in judge.rank(text, list(pictures))]]
+
     def _task(self, attribute: str, ability: str) -> Any:
         """The first task with an attribute; ValueError if this run cannot do that."""
         for task in self.run.experiment.tasks.values():
@@ -142,10 +173,23 @@ class Model:
         """
         self._fit(len(images))
         self.run.skipped.reasons.clear()
-        found = dict(function(self.run, Pictures(images, questions)))
+        found = dict(function(self.run, self._with_neighbours(Pictures(images, questions))))
         if len(found) < len(images):
             raise DataError("; ".join(self.run.skipped.reasons))
         return [found[i] for i in range(len(images))]
+
+    def _with_neighbours(self, pictures: Pictures) -> Any:
+        """The pictures with what the run's memory says about ones like them, if it has a memory."""
+        data = dict(self.run.experiment.config.get("data") or {}).get("train") or {}
+        if data.get("name") != "retrieved":
+            return pictures
+        from vlm_jax.memory import neighbours  # late: most runs have no memory
+
+        if self._memory is None:
+            self._memory = neighbours.with_encoder(data["memory"])
+        memory, encoder = self._memory
+        k = data.get("k", 4)
+        return neighbours.Retrieved(pictures, memory, encoder, k, own=True, keep=False)
 
     def _fit(self, count: int) -> None:
         """Choose a batch size of 1, 8 or 64, so that a handful of programs serves every number of
@@ -179,7 +223,7 @@ def load(folder: str | Path, *, batch_size: int = 64) -> Model:
     mesh = sharding.make_mesh()
     setup = experiment.build(config, folder)
     entry = "ema" if dict(config["optimizer"]).get("ema") else "params"
-    variables = {"params": trees.unflatten(checkpoint.load_params(folder, entry))}
+    variables = {"params": lora.merge(trees.unflatten(checkpoint.load_params(folder, entry)))}
     try:
         variables["batch_stats"] = trees.unflatten(checkpoint.load_params(folder, "batch_stats"))
     except KeyError:

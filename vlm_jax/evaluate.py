@@ -13,10 +13,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vlm_jax import decode, kwargs, sharding
+from vlm_jax import decode, kwargs, processes, sharding
 from vlm_jax.data.pipeline import Loader, Skipped, eval_batches, stack
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.experiment import Experiment
+from vlm_jax.metrics import Score
+from vlm_jax.tables import INTERVAL
 from vlm_jax.types import Batch, Variables
 from vlm_jax.workdir import atomic_write_text
 
@@ -140,18 +142,28 @@ class Run:
         embed = lambda variables, batch: {
             "embeds": model.apply(variables, batch, method="embed_text")
         }
-        function, found = self._compiled("embed_text", embed), []
-        for start in range(0, len(texts), self.batch_size):
-            part = texts[start : start + self.batch_size]
-            rows = [task.text(text) for text in part + [part[-1]] * (self.batch_size - len(part))]
-            found.append(self._call(function, self._own_rows(stack(rows)))["embeds"][: len(part)])
-        return np.concatenate(found)
+        rows = self.compute("embed_text", embed, [task.text(text) for text in texts])
+        return np.stack([row["embeds"] for row in rows])
+
+    def compute(
+        self, key: Any, function: Callable, rows: Sequence[dict[str, Any]]
+    ) -> list[dict[str, np.ndarray]]:
+        """What `function(variables, batch)` makes of inputs that are there already, row by row;
+        compiled once per key.
+        """
+        compiled, found = self._compiled(key, function), []
+        for start in range(0, len(rows), self.batch_size):
+            part = list(rows[start : start + self.batch_size])
+            full = part + [part[-1]] * (self.batch_size - len(part))
+            columns = self._call(compiled, self._own_rows(stack(full)))
+            found += [{name: x[i] for name, x in columns.items()} for i in range(len(part))]
+        return found
 
     def save_predictions(self, rows: list[Mapping[str, Any]]) -> None:
         """One JSON object per line into `self.predictions`, if there is such a path; the first
         process writes.
         """
-        if self.predictions is not None and jax.process_index() == 0:
+        if self.predictions is not None and processes.is_first():
             self.predictions.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_text(
                 self.predictions,
@@ -168,8 +180,8 @@ class Run:
             source, self.experiment.read, {"inputs": lambda e, _: inputs(e)}, skipped=self.skipped
         )
         compiled, waiting = self._compiled(key, function), None
-        processes = {"process": jax.process_index(), "processes": jax.process_count()}
-        for batch in eval_batches(loader, batch_size=self.batch_size, **processes):
+        rows = sharding.own_rows(self.mesh, self.batch_size)
+        for batch in eval_batches(loader, batch_size=self.batch_size, rows=rows):
             with jax.set_mesh(self.mesh):
                 computing = compiled(self.variables, sharding.shard_batch(self.mesh, batch))
             if waiting is not None:
@@ -197,9 +209,8 @@ class Run:
 
     def _own_rows(self, batch: Batch) -> Batch:
         """This process's share of a batch that every process holds whole."""
-        share = self.batch_size // jax.process_count()
-        first = jax.process_index() * share
-        return jax.tree.map(lambda x: x[first : first + share], batch)
+        rows = sharding.own_rows(self.mesh, self.batch_size)
+        return jax.tree.map(lambda x: x[rows], batch)
 
 
 def _randomness(example: Example, seed: int) -> dict[str, Any]:
@@ -226,14 +237,18 @@ def _valid_rows(outputs: dict[str, Any]) -> Iterator[tuple[int, dict[str, np.nda
 def evaluate(
     run: Run, name: str, section: Mapping[str, Any], source: Source, train: Source | None
 ) -> dict[str, float]:
-    """The metrics of one entry of config.evals as {"name/metric": value}; `name/skipped` counts
-    unreadable examples.
+    """The metrics of one entry of config.evals as {"name/metric": value}, and where the task knows
+    its interval, "name/metric/low" and "/high"; `name/skipped` counts unreadable examples.
     """
     before, task = run.skipped.count, run.experiment.tasks[section["task"]]
     options = dict(section.get("options") or {})
-    metrics = {
-        f"{name}/{metric}": value for metric, value in task.evaluate(run, source, train, **options)
-    }
+    metrics = {}
+    for metric, found in task.evaluate(run, source, train, **options):
+        value, *limits = found[:3] if isinstance(found, Score) else (found,)
+        metrics[f"{name}/{metric}"] = value
+        metrics |= {
+            f"{name}/{metric}/{end}": limit for end, limit in zip(INTERVAL, limits, strict=False)
+        }
     if run.skipped.count > before:
         metrics[f"{name}/skipped"] = float(run.skipped.count - before)
     return metrics

@@ -52,7 +52,7 @@ class Experiment:
     @property
     def asks(self) -> dict[str, str]:
         """Task name to the model method that it needs."""
-        return {name: task.head for name, task in self.tasks.items()}
+        return {name: asked(task) for name, task in self.tasks.items()}
 
     @property
     def preprocess(self) -> dict[str, Preprocess]:
@@ -65,6 +65,13 @@ class Experiment:
             else several(task.preprocess, task.texts, self.per_image[name])
             for name, task in self.tasks.items()
         }
+
+
+def asked(task: Task) -> str:
+    """The model method whose outputs a task's loss reads: its head, or one that yields the same
+    with less memory.
+    """
+    return "unembed" if getattr(task, "blocked", None) else task.head
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -109,7 +116,7 @@ def build(
                 given[field] = _vocabulary(given.get(field), field, name, folder, train)
         per_image[name] = _per_image(given.pop("per_image", 1), task, name)
         tasks[name] = kwargs.call(task, given, f"config.tasks.{name}", tokenizer=tokenizer)
-    asks = {name: task.head for name, task in tasks.items()}
+    asks = {name: asked(task) for name, task in tasks.items()}
     in_text = any(getattr(task, "question_to", "") == "text" for task in tasks.values())
     model = _with_classes(config["model"], tasks)
     models.check(model, asks, in_text)

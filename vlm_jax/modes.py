@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 
-from vlm_jax import api, evaluate, experiment, tables, workdir
+from vlm_jax import api, evaluate, experiment, processes, tables, workdir
 from vlm_jax.data import images
 from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.train import train as run_training
@@ -23,7 +23,7 @@ def train(config: Any, folder: str, options: Mapping[str, Any]) -> int:
 
 def _train(config: Any, folder: str) -> dict[str, float]:
     metrics = run_training(workdir.to_json(config), folder)
-    if metrics and jax.process_index() == 0:
+    if metrics and processes.is_first():
         tables.print_table(metrics)
         print(f"report: {Path(folder) / 'report.html'}", flush=True)
     return metrics
@@ -52,6 +52,8 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """
     if options.get("pretrained"):
         return _evaluate_pretrained(folder, options)
+    from vlm_jax.memory import neighbours  # late: most modes need no memory
+
     loaded = api.load(folder)
     stored, metrics = loaded.run.experiment.config, {}
     # A training source is only needed for the blind baselines of the config's own sets.
@@ -61,14 +63,13 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     loaded.run.batch_size = stored["batch_size"]
     for name, section in dict(stored.get("evals") or {}).items():
         section = dict(section)
+        data = section.get("data") or stored["data"]["train"]
         if options["data"]:
-            source = Jsonl(options["data"])
-            if not _suits(source, section, stored):
+            if not _suits(Jsonl(options["data"]), section, stored):
                 continue
-        else:
-            source = experiment.source(
-                section.get("data") or stored["data"]["train"], f"config.evals.{name}.data"
-            )
+            data = neighbours.of_other(data, {"name": "jsonl", "path": options["data"]})
+        data = neighbours.with_memory(data, options.get("memory"), options.get("k"))
+        source = experiment.source(data, f"config.evals.{name}.data")
         loaded.run.predictions = Path(folder) / "eval" / f"{name}.jsonl"
         metrics |= evaluate.evaluate(loaded.run, name, section, source, own)
     if not metrics:
@@ -76,8 +77,9 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
             "nothing was evaluated: the data has neither the captions nor the questions that "
             "this run's evals need"
         )
-    tables.print_table(metrics)
-    print(json.dumps(metrics), flush=True)
+    if processes.is_first():
+        tables.print_table(metrics)
+        print(json.dumps(metrics), flush=True)
     return 0
 
 
@@ -95,8 +97,9 @@ def _evaluate_pretrained(folder: str | None, options: Mapping[str, Any]) -> int:
             metrics |= evaluate.evaluate(loaded.run, name, section, source, None)
     if not metrics:
         raise ValueError(f"{options['data']} has neither the captions nor the questions to score")
-    tables.print_table(metrics)
-    print(json.dumps(metrics), flush=True)
+    if processes.is_first():
+        tables.print_table(metrics)
+        print(json.dumps(metrics), flush=True)
     return 0
 
 
@@ -108,7 +111,7 @@ def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any])
 
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
-    """Caption, answer, or rank; one JSON line on standard output."""
+    """Caption, answer, rank, or draw; one JSON line on standard output."""
     published = options.get("pretrained")
     loaded = api.load_pretrained(published) if published else api.load(folder)
     given = {name for name, value in options.items() if value is not None} - {"pretrained"}
@@ -124,13 +127,90 @@ def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
         lines = Path(options["texts"]).read_text(encoding="utf-8").splitlines()
         texts = [line.strip() for line in lines if line.strip()]
         result = {"image": options["image"], "ranking": loaded.rank_texts(options["image"], texts)}
+    elif {"text", "out"} <= given <= {"text", "out", "samples", "judge"}:
+        result = {"text": options["text"], "out": _draw(loaded, options)}
     else:
         raise ValueError(
-            "--mode=predict takes --image, --image with --question, --text with --images, or "
-            "--image with --texts"
+            "--mode=predict takes --image, --image with --question, --text with --images, "
+            "--image with --texts, or --text with --out"
         )
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return 0
 
 
-MODES = {"train": train, "eval": evaluation, "predict": predict, "reproduce": reproduce}
+def _draw(loaded: api.Model, options: Mapping[str, Any]) -> str:
+    """Writes pictures of --text side by side to --out, the best first if there is a --judge."""
+    judge = api.load(options["judge"]) if options.get("judge") else None
+    pictures = loaded.draw(options["text"], samples=options.get("samples") or 1, judge=judge)
+    workdir.atomic_write_bytes(options["out"], images.encode_png(np.concatenate(pictures, axis=1)))
+    return options["out"]
+
+
+def index(config: Any, folder: str, options: Mapping[str, Any]) -> int:
+    """Embed a data set with a finished run, into a memory."""
+    from vlm_jax.memory import commands  # late, as above
+
+    return commands.index(config, folder, options)
+
+
+def search(config: Any, folder: str, options: Mapping[str, Any]) -> int:
+    """The entries of a memory nearest to a text or a picture."""
+    from vlm_jax.memory import commands  # late, as above
+
+    return commands.search(config, folder, options)
+
+
+def plan(config: Any, folder: str, options: Mapping[str, Any]) -> int:
+    """What the config needs of a topology's chips; 1 if it does not fit, with the nearest variant
+    that does. The last line is one JSON object if `json` is asked for.
+    """
+    from vlm_jax.plan import show, variants  # late: the others need no compiler for pods
+    from vlm_jax.plan.planner import make_plan
+
+    if not options.get("topology"):
+        raise ValueError("--mode=plan needs --topology=KIND:AxB, such as v5e:8x8 or cpu:8")
+    given = workdir.to_json(config)
+    made = make_plan(given, options["topology"])
+    print(show.as_text(made), flush=True)
+    found = show.as_json(made)
+    if not made.fits:
+        near = variants.nearest(given, made)
+        found["nearest"] = None if near is None else show.as_json(near[1]) | {"changed": near[0]}
+        print(show.advice(near), flush=True)
+    if options.get("json"):
+        print(json.dumps(found), flush=True)
+    return int(not made.fits)
+
+
+def explain(config: Any, folder: str, options: Mapping[str, Any]) -> int:
+    """Maps of why a model answers, captions or matches as it does; one JSON line with the files."""
+    from vlm_jax import report
+    from vlm_jax.gallery import EXPLANATIONS
+    from vlm_jax.insight import page  # late: most modes explain nothing
+
+    published = options.get("pretrained")
+    if not options["image"]:
+        raise ValueError("--mode=explain needs --image=PATH, and a --question or --text if any")
+    if not (folder or options["out"]):
+        raise ValueError("--mode=explain --pretrained needs --out=FOLDER")
+    loaded = api.load_pretrained(published) if published else api.load(folder)
+    out = Path(options["out"] or Path(folder) / EXPLANATIONS / Path(options["image"]).stem)
+    methods = options["method"].split(",") if options["method"] else None
+    asked = {name: options[name] for name in ("question", "text")}
+    found = page.explain_to(out, loaded, options["image"], methods=methods, **asked)
+    if folder and out.parent == Path(folder) / EXPLANATIONS:
+        report.write(folder)
+    print(json.dumps({"page": str(out / page.FILE)} | found, ensure_ascii=False), flush=True)
+    return 0
+
+
+MODES = {
+    "train": train,
+    "eval": evaluation,
+    "predict": predict,
+    "index": index,
+    "search": search,
+    "explain": explain,
+    "reproduce": reproduce,
+    "plan": plan,
+}

@@ -1,7 +1,8 @@
 """Metrics as people read them: each beside its baselines, headline metrics first.
 
 Evaluation names its values "<eval>/<metric>" and what a trivial answer would score
-"<eval>/<metric>/<baseline>".
+"<eval>/<metric>/<baseline>"; "<eval>/<metric>/low" and "/high" bound what another set of as many
+examples would give, at 95 % (see metrics.bootstrap).
 """
 
 import io
@@ -13,6 +14,9 @@ from rich.table import Table
 
 BASELINES = ("question_only", "other_image", "chance", "majority")
 """Last component of a baseline's name."""
+
+INTERVAL = ("low", "high")
+"""Last component of the names of an interval's ends."""
 
 COUNTS = {"n": "examples", "n_texts": "texts", "skipped": "skipped"}
 """What an evaluation says about its examples; no score."""
@@ -34,17 +38,23 @@ _LITERAL: Any = {"markup": False, "emoji": False, "highlight": False}  # names a
 
 class Row(NamedTuple):
     """One metric of one evaluation. metric: without the evaluation's name. baselines: name to
-    value.
+    value. interval: at 95 %, or None.
     """
 
     metric: str
     value: float
     baselines: dict[str, float]
+    interval: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
         """The name in words: "image to text R@1", "accuracy type colour"."""
         return self.metric.replace("_", " ").replace("/", " ")
+
+    @property
+    def between(self) -> str:
+        """The interval: "0.391 - 0.433"; empty if there is none."""
+        return " - ".join(format_value(end) for end in self.interval or ())
 
     @property
     def beside(self) -> str:
@@ -85,10 +95,14 @@ def group_metrics(metrics: Mapping[str, float]) -> list[Group]:
         above = ["/".join(key.split("/")[:i]) for i in range(2, key.count("/") + 1)]
         if metric in COUNTS:
             group.counts[metric] = value
+        elif key.split("/")[-1] in INTERVAL and key.rpartition("/")[0] in metrics:
+            continue
         elif key.split("/")[-1] not in BASELINES or key.rpartition("/")[0] not in metrics:
             found = {b: metrics[f"{key}/{b}"] for b in BASELINES if f"{key}/{b}" in metrics}
             rows = group.parts if any(whole in metrics for whole in above) else group.rows
-            rows.append(Row(metric or name, value, found))
+            ends = [metrics[f"{key}/{end}"] for end in INTERVAL if f"{key}/{end}" in metrics]
+            interval = (ends[0], ends[1]) if len(ends) == 2 else None
+            rows.append(Row(metric or name, value, found, interval))
     for group in groups.values():
         group.rows.sort(key=_rank)
     return list(groups.values())
@@ -130,10 +144,11 @@ def _table(metrics: Mapping[str, float]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 %", no_wrap=True)
     table.add_column("baseline")
     for group in group_metrics(metrics):
         table.add_row()
-        table.add_row(group.name, "", group.seen, style="bold")
+        table.add_row(group.name, "", "", group.seen, style="bold")
         for row in [*group.rows, *group.parts]:
-            table.add_row(f"  {row.label}", format_value(row.value), row.beside)
+            table.add_row(f"  {row.label}", format_value(row.value), row.between, row.beside)
     return table

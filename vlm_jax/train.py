@@ -4,8 +4,6 @@ A run is a function of its config: the batches depend on the seed and the positi
 seed and the step, so a run that was stopped anywhere, by any means, continues to the same last bit.
 """
 
-import logging
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -22,6 +20,7 @@ from vlm_jax import (
     kwargs,
     logs,
     optim,
+    processes,
     progress,
     report,
     sharding,
@@ -29,7 +28,8 @@ from vlm_jax import (
     workdir,
 )
 from vlm_jax.data import pipeline
-from vlm_jax.step import State, initial_state, make_update, start_from, variables_of
+from vlm_jax.program import Program, make_program
+from vlm_jax.step import State, start_from, variables_of
 from vlm_jax.weights import adopt
 
 
@@ -51,11 +51,15 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         mesh = sharding.make_mesh(config.get("mesh"))
         batch_size = config["batch_size"]
         sharding.check_batch_size(mesh, batch_size)
-        stack.enter_context(workdir.open_workdir(folder, config, owner=jax.process_index() == 0))
-        if adopt.is_published(config.get("init")) and jax.process_index() == 0:
+        stack.enter_context(processes.failing_together())
+        processes.check_same(config)
+        stack.enter_context(workdir.open_workdir(folder, config, owner=processes.is_first()))
+        if adopt.is_published(config.get("init")) and processes.is_first():
             adopt.keep(config["init"], folder)
+        processes.check_shared(folder)
         source = experiment.source(config["data"]["train"], "config.data.train")
-        setup = experiment.build(config, folder, source)
+        with processes.in_turn():  # the first learns vocabularies, the others read them
+            setup = experiment.build(config, folder, source)
         sets = {
             name: experiment.source(
                 section.get("data") or config["data"]["train"], f"config.evals.{name}.data"
@@ -78,39 +82,21 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
             setup.preprocess,
             config["data"].get("on_error", "skip"),
         )
-        processes = {"process": jax.process_index(), "processes": jax.process_count()}
+        rows = sharding.own_rows(mesh, batch_size)
         reading = {
             key: config["data"][key] for key in ("threads", "prefetch") if key in config["data"]
         }
         batches = iter(
             pipeline.train_batches(
-                loader, batch_size=batch_size, seed=config.get("seed", 0), **processes, **reading
+                loader, batch_size=batch_size, seed=config.get("seed", 0), rows=rows, **reading
             )
         )
 
         # --- state --------------------------------------------------------------------------------
-        example = pipeline.stack([loader(0)] * sharding.batch_shards(mesh))
-        optimizer_config = dict(config["optimizer"])
-        accumulate = optimizer_config.pop("accumulate", 1)
-        ema_decay = optimizer_config.pop("ema", None)
-        schedule = optim.make_schedule(config.get("schedule") or {}, total_steps=total, **units)
-        init = lambda: initial_state(setup, example, config.get("seed", 0))
-        shapes = jax.eval_shape(init)
-        optimizer = optim.make_optimizer(optimizer_config, schedule, shapes["params"])
-        frozen = trees.match(
-            optimizer_config.get("frozen", ()), shapes["params"], "config.optimizer.frozen"
-        )
-
-        def create() -> State:
-            state = init()
-            state["optimizer"] = optimizer.init(state["params"])
-            return state | ({} if ema_decay is None else {"ema": state["params"]})
-
-        whole = shapes | {"optimizer": jax.eval_shape(optimizer.init, shapes["params"])}
-        whole |= {} if ema_decay is None else {"ema": shapes["params"]}
-        shardings = sharding.state_shardings(mesh, whole)
+        example = pipeline.stack([loader.pictures()(0)] * sharding.batch_shards(mesh))
+        program = make_program(setup, mesh, example, len(source))
         with jax.set_mesh(mesh):
-            state = jax.jit(create, out_shardings=shardings, compiler_options=run_once())()
+            state = program.jit_create(run_once())()
         if config.get("init"):
             state = start_from(state, config["init"])
         saving = dict(config.get("checkpoint") or {})
@@ -128,11 +114,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         if restored is not None:
             step, state, position = restored
             batches.set_state(position)
-        update = jax.jit(
-            make_update(setup, optimizer, frozen, accumulate, ema_decay),
-            donate_argnums=0,
-            out_shardings=(shardings, None),
-        )
+        update = program.jit_update()
 
         # --- what watches the run -----------------------------------------------------------------
         log_config = dict(config.get("logs") or {})
@@ -141,7 +123,8 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
             closing(logs.Logs(folder, log_config or None, resume=step if restored else None))
         )
         bar = stack.enter_context(progress.Progress(total, batch_size, start=step))
-        stopping = stack.enter_context(_StopRequest())
+        stopping = stack.enter_context(processes.StopRequest())
+        stack.enter_context(processes.failing_together())  # last, to be the first to know
         run = evaluate.Run(setup, {}, mesh, batch_size)
         schedule_of = {
             name: in_steps(section, "every", total)
@@ -160,7 +143,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
             _check_finite(state, folder)
             saver.save(step, state, batches.get_state())
 
-        _announce(folder, state, frozen, mesh, total, step)
+        _announce(folder, state, program, config.get("mesh"), step)
         metrics: dict[str, float] = {}
 
         # --- the loop -----------------------------------------------------------------------------
@@ -169,7 +152,10 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
             with bar.waiting():
                 batch = next(batches)
             with jax.set_mesh(mesh):
-                state, losses = update(state, sharding.shard_batch(mesh, batch))
+                placed = sharding.shard_batch(mesh, batch)
+                if first:
+                    update = processes.compile_together(update, state, placed)
+                state, losses = update(state, placed)
             # Staying one step ahead of the device hides the host's work and bounds the queue.
             jax.block_until_ready(pending)
             pending = losses
@@ -184,9 +170,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
             logged: dict[str, float] = {}
             if step % log_every == 0 or step == total:
                 logged = {name: float(value) for name, value in jax.device_get(losses).items()}
-                logged["learning_rate"] = optimizer_config["learning_rate"] * float(
-                    schedule(step - 1)
-                )
+                logged["learning_rate"] = program.learning_rate * float(program.schedule(step - 1))
                 bar.update(step, loss=logged["loss"])
                 _check_finite(state, folder)
             due = [
@@ -203,10 +187,11 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
                 timings = bar.timing()
                 if timings:
                     log.write_timing(step, timings)
-            if step % save_every == 0 or step == total or stopping.requested:
+            stop = stopping.at(step)
+            if step % save_every == 0 or step == total or stop:
                 with bar.paused():
                     save()
-            if stopping.requested:
+            if stop:
                 saver.wait()
                 bar.print(
                     f"stopped by a signal at step {step}, saved; the same command goes on from here"
@@ -223,7 +208,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         if bar.total():
             waiting = bar.total()["waiting_share"]
             bar.print(f"waiting for data took {waiting:.1%} of the training time")
-        if jax.process_index() == 0:
+        if processes.is_first():
             report.write(folder)
         return metrics
 
@@ -247,43 +232,24 @@ def _check_finite(state: State, folder: Path) -> None:
 
 
 def _announce(
-    folder: Path, state: State, frozen: trees.Tree, mesh: jax.sharding.Mesh, total: int, step: int
+    folder: Path, state: State, program: Program, layout: kwargs.Config, step: int
 ) -> None:
-    """One line about what is about to run, and parameters.txt in the workdir."""
+    """One line about what is about to run; parameters.txt and sharding.txt in the workdir."""
     if jax.process_index() != 0:
         return
     count = trees.count_parameters(state["params"])
-    pairs = zip(jax.tree.leaves(state["params"]), jax.tree.leaves(frozen), strict=True)
+    mesh, frozen = program.mesh, jax.tree.leaves(program.frozen)
+    pairs = zip(jax.tree.leaves(state["params"]), frozen, strict=True)
     trained = sum(leaf.size for leaf, cold in pairs if not cold)
     workdir.atomic_write_text(folder / "parameters.txt", trees.table(state["params"]) + "\n")
+    table = sharding.sharding_table(mesh, state["params"], layout)
+    workdir.atomic_write_text(folder / "sharding.txt", table + "\n")
     where = (
         f"{mesh.devices.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.devices.size > 1)}"
     )
     start = f"going on from step {step:,}" if step else "starting"
     print(
-        f"{start} of {total:,}: {count:,} parameters, {trained:,} of them trained, on {where}; "
-        f"workdir {folder}",
+        f"{start} of {program.total:,}: {count:,} parameters, {trained:,} of them trained, on "
+        f"{where}; workdir {folder}",
         flush=True,
     )
-
-
-class _StopRequest:
-    """SIGTERM or Ctrl-C ask the loop to save and stop; a second one ends the program at once."""
-
-    def __enter__(self) -> "_StopRequest":
-        self.requested = False
-        self._before = {}
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._request)
-        except ValueError:  # not the main thread, as in some notebooks: signals go elsewhere
-            logging.info("not in the main thread: SIGTERM will not save a checkpoint")
-        return self
-
-    def _request(self, number: int, frame: Any) -> None:
-        self.requested = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

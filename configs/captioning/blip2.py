@@ -20,10 +20,10 @@ LOCKED = ["decoder/embed", "decoder/transformer"]
 
 
 def get_config(arg=None):
-    """Arguments: rows, of the table of words; folder, a published checkpoint to start from;
-    smoke.
+    """Arguments: rows, of the table of words; folder, a published checkpoint to start from; smoke;
+    those of `common.at_scale`.
     """
-    arg = common.parse_arg(arg, rows=50_272, folder="", smoke=False)
+    arg = common.parse_arg(arg, rows=50_272, folder="", smoke=False, **common.SCALE)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 256
@@ -41,6 +41,7 @@ def get_config(arg=None):
     config.evals = dict(val=dict(task="captioning", data=common.coco("val"), options=options))
     config.optimizer = common.adamw(1e-5, weight_decay=0.05, frozen=LOCKED)
     config.schedule = dict(name="cosine", warmup_steps=1000)
+    common.at_scale(config, arg)
     return common.shrink(config) if arg.smoke else config
 
 

@@ -24,9 +24,9 @@ LARGE |= dict(num_key_value_heads=8, intermediate_size=14_336)
 
 def get_config(arg=None):
     """Arguments: res, the image side in pixels; large, the 10B model; folder, a published
-    checkpoint to start from; smoke.
+    checkpoint to start from; smoke; those of `common.at_scale`.
     """
-    arg = common.parse_arg(arg, res=224, large=False, folder="", smoke=False)
+    arg = common.parse_arg(arg, res=224, large=False, folder="", smoke=False, **common.SCALE)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 256
@@ -46,10 +46,11 @@ def get_config(arg=None):
     described |= dict(image_token_index=marks, projection_dim=text["hidden_size"])
     config.model = common.published("paligemma", described)
     template = "{" + image + "}{bos}caption en\n"
-    config.tasks = dict(captioning=dict(length=length, template=template))
+    config.tasks = dict(captioning=dict(length=length, template=template, blocked=8192))
     config.data = dict(train=common.coco("train"), image=dict(size=vision["image_size"]))
     common.fine_tune(config, arg.folder, name="bpe", size=257_152)
     config.evals = dict(val=dict(task="captioning", data=common.coco("val"), options=dict(beams=2)))
     config.optimizer = common.adamw(1e-5, weight_decay=1e-6)
     config.schedule = dict(name="cosine", warmup_percent=5)
+    common.at_scale(config, arg)
     return common.shrink(config) if arg.smoke else config

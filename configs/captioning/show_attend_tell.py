@@ -2,8 +2,9 @@
 
     python launch.py --config=configs/captioning/show_attend_tell.py --workdir=runs/sat
 
-VGG-19 conv5 map of 14 x 14 x 512, LSTM of 512 (section 4.2). The paper reports BLEU-4 24.3 (soft,
-COCO; from memory). Differences: no doubly stochastic term; VGG starts from random weights unless
+VGG-19 conv5 map of 14 x 14 x 512, LSTM of 512 (section 4.2), doubly stochastic attention (section
+4.2.1; its lambda is not in the paper, 1 here). The paper reports BLEU-4 24.3 (soft, COCO; from
+memory). Differences: VGG starts from random weights unless
 `init` names a converted checkpoint; Adam for all data sets (the paper: RMSProp on Flickr8k); a
 fixed number of epochs in place of early stopping on BLEU.
 """
@@ -31,7 +32,7 @@ def get_config(arg=None):
         ),
         **common.IMAGENET_STATISTICS,
     )
-    config.tasks = dict(captioning=dict(length=24))
+    config.tasks = dict(captioning=dict(length=24, look_everywhere=1.0))
     config.data = dict(
         train=common.coco("train"),
         image=dict(size=64 if arg.smoke else 224, fit="crop"),

@@ -19,15 +19,17 @@ SO400M |= dict(intermediate_size=4304)
 
 
 def get_config(arg=None):
-    """Arguments: so400m, the larger model; folder, a published checkpoint to start from; smoke."""
-    arg = common.parse_arg(arg, so400m=False, folder="", smoke=False)
+    """Arguments: so400m, the larger model; res, its image side; folder, a published checkpoint to
+    start from; smoke; those of `common.at_scale`.
+    """
+    arg = common.parse_arg(arg, so400m=False, res=384, folder="", smoke=False, **common.SCALE)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 32_768
     config.total_epochs = 100
     text, vision = {}, dict(image_size=224, patch_size=16)
     if arg.so400m:
-        text, vision = SO400M, SO400M | dict(image_size=384, patch_size=14)
+        text, vision = SO400M, SO400M | dict(image_size=arg.res, patch_size=14)
     if arg.smoke:
         text = TINY | dict(vocab_size=512, max_position_embeddings=32)
         vision = TINY | dict(image_size=32, patch_size=8)
@@ -40,4 +42,5 @@ def get_config(arg=None):
     config.evals = dict(val=dict(task="retrieval", data=common.coco("val"), every_epochs=10))
     config.optimizer = common.adamw(1e-3, weight_decay=1e-4, betas=(0.9, 0.95))
     config.schedule = dict(name="cosine", warmup_percent=10)
+    common.at_scale(config, arg)
     return common.shrink(config) if arg.smoke else config

@@ -42,7 +42,7 @@ def get_config(arg=None):
     described |= dict(vision_config=vision, text_config=text)
     config.model = common.published("gemma3", described)
     template = "{bos}\n\n" + image + "\n\nanswer en {prompt}\n"
-    config.tasks = dict(vqa=dict(name="vqa_generation", template=template, **lengths))
+    config.tasks = dict(vqa=dict(name="vqa_generation", template=template, blocked=8192, **lengths))
     config.data = dict(train=common.vqav2("train"))
     config.data.image = dict(size=vision["image_size"], method="bilinear")
     common.fine_tune(config, arg.folder, name="bpe", size=262_144)

@@ -20,8 +20,10 @@ TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermed
 
 
 def get_config(arg=None):
-    """Arguments: stage, 1 or 2; folder, a published checkpoint to start from; smoke."""
-    arg = common.parse_arg(arg, stage=2, folder="", smoke=False)
+    """Arguments: stage, 1 or 2; folder, a published checkpoint to start from; smoke; those of
+    `common.at_scale`.
+    """
+    arg = common.parse_arg(arg, stage=2, folder="", smoke=False, **common.SCALE)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 256 if arg.stage == 1 else 128
@@ -53,4 +55,5 @@ def get_config(arg=None):
     rate, frozen = (1e-3, ["vision", "decoder"]) if arg.stage == 1 else (2e-5, ["vision"])
     config.optimizer = common.adamw(rate, weight_decay=0.0, frozen=frozen)
     config.schedule = dict(name="cosine", warmup_percent=3)
+    common.at_scale(config, arg)
     return common.shrink(config) if arg.smoke else config

@@ -19,10 +19,11 @@ TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermed
 
 
 def get_config(arg=None):
-    """Arguments: task, "vqa" or "captions"; res, the image side in pixels; folder, a published
-    checkpoint to start from; smoke.
+    """Arguments: task, "vqa" or "captions"; res, the image side in pixels; text, tokens beside
+    the image's; folder, a published checkpoint to start from; smoke; those of `common.at_scale`.
     """
-    arg = common.parse_arg(arg, task="vqa", res=224, folder="", smoke=False)
+    known = dict(task="vqa", res=224, text=64, folder="", smoke=False)
+    arg = common.parse_arg(arg, **known, **common.SCALE)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 256
@@ -32,7 +33,8 @@ def get_config(arg=None):
     vision |= dict(vision_use_head=False)
     text = dict(model_type="gemma", vocab_size=257_216, hidden_size=2048, num_hidden_layers=18)
     text |= dict(intermediate_size=16_384, num_attention_heads=8, num_key_value_heads=1)
-    image, marks, length = f"<image>*{(arg.res // 14) ** 2}", 257_152, (arg.res // 14) ** 2 + 64
+    count = (arg.res // 14) ** 2
+    image, marks, length = f"<image>*{count}", 257_152, count + arg.text
     if arg.smoke:
         vision = TINY | dict(patch_size=8, image_size=32, vision_use_head=False)
         text = TINY | dict(model_type="gemma", vocab_size=512, head_dim=16)
@@ -44,9 +46,9 @@ def get_config(arg=None):
     captions = arg.task == "captions"
     template = "{" + image + "}{bos}" + ("caption en" if captions else "answer en {prompt}") + "\n"
     if captions:
-        config.tasks = dict(captioning=dict(length=length, template=template))
+        config.tasks = dict(captioning=dict(length=length, template=template, blocked=8192))
     else:
-        lengths = dict(length=length, question_length=length - 16)
+        lengths = dict(length=length, question_length=length - 16, blocked=8192)
         config.tasks = dict(vqa=dict(name="vqa_generation", template=template, **lengths))
     source = common.coco if captions else common.vqav2
     held_out = source("val" if captions else "validation")
@@ -59,4 +61,5 @@ def get_config(arg=None):
     )
     config.optimizer = common.adamw(1e-5, weight_decay=1e-6)
     config.schedule = dict(name="cosine", warmup_percent=5)
+    common.at_scale(config, arg)
     return common.shrink(config) if arg.smoke else config

@@ -43,7 +43,7 @@ def get_config(arg=None):
     described = text | dict(vision_config=vision, image_token_id=marks, tie_word_embeddings=True)
     described["rope_scaling"] = dict(type="mrope", mrope_section=turning)
     config.model = common.published("qwen2_vl", described) | common.CLIP_STATISTICS
-    config.tasks = dict(vqa=dict(name="vqa_generation", template=template, **lengths))
+    config.tasks = dict(vqa=dict(name="vqa_generation", template=template, blocked=8192, **lengths))
     config.data = dict(train=common.vqav2("train"), image=dict(size=size))
     common.fine_tune(config, arg.folder, name="bpe", size=151_643)
     config.evals = dict(val=dict(task="vqa", data=common.vqav2("validation")))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.data.schema import DataError
+from vlm_jax.metrics import Score
 from vlm_jax.tasks import TASKS
 from vlm_jax.tasks.retrieval import _chance
 from vlm_jax.tasks.vqa import answer_vocabulary
@@ -77,7 +78,16 @@ def one_hot(index, size):
 
 
 def evaluate(name, run, data, train=None, options=None, **fields):
-    return dict(TASKS[name](TOKENIZER, **fields).evaluate(run, data, train, **(options or {})))
+    task = TASKS[name](TOKENIZER, **fields)
+    return values(task.evaluate(run, data, train, **(options or {})))
+
+
+def values(found):
+    """The values alone; every interval has its value between its ends."""
+    found = dict(found)
+    for score in found.values():
+        assert not isinstance(score, Score) or score.low <= score.value <= score.high
+    return {name: getattr(score, "value", score) for name, score in found.items()}
 
 
 def test_perfect_captions_score_fully_and_those_of_another_image_do_not():
@@ -181,10 +191,10 @@ def test_masked_words_are_judged_in_matched_pairs_only():
         return found if matched[i] else found | {"word_logits": -found["word_logits"]}
 
     for answer in (perfect, wrong_words_if_unmatched):
-        found = dict(task.evaluate(Run(answer), data))
+        found = values(task.evaluate(Run(answer), data))
         assert found["masked_accuracy"] == found["match_accuracy"] == 1 and found["n"] == 16
     wrong = Run(lambda i, e: {k: -v for k, v in perfect(i, e).items()})
-    found = dict(task.evaluate(wrong, data))
+    found = values(task.evaluate(wrong, data))
     assert found["masked_accuracy"] == found["match_accuracy"] == 0
     assert found["match_accuracy/chance"] == max(sum(matched), 16 - sum(matched)) / 16
 

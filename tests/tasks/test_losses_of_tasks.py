@@ -1,10 +1,13 @@
 """How tasks combine the losses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.losses.programs import shapes
 from vlm_jax import losses
+from vlm_jax.experiment import asked
 from vlm_jax.tasks import TASKS
 from vlm_jax.tokenizers import make_tokenizer
 
@@ -45,3 +48,24 @@ def test_retrieval_chooses_its_loss_and_asks_for_the_bias_it_needs():
     expected = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
     biased = sigmoid.loss(outputs | {"bias": jnp.float32(-1.0)}, {})
     np.testing.assert_allclose(biased, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["captioning", "vqa_generation"])
+def test_a_blocked_task_asks_for_words_and_costs_the_same(name):
+    task = TASKS[name](TOKENIZER, label_smoothing=0.1, blocked=3)
+    assert asked(task) == "unembed" and asked(TASKS[name](TOKENIZER)) == "generate"
+    words = losses.Unembedding(WORDS, jnp.eye(8))
+    whole = task.loss({"logits": WORDS}, TEXT)
+    np.testing.assert_allclose(task.loss({"words": words}, TEXT), whole, rtol=1e-5)
+
+
+def test_a_large_batch_is_compared_in_tiles_unless_a_config_says_otherwise():
+    task, tiled = TASKS["retrieval"](TOKENIZER), TASKS["retrieval"](TOKENIZER, chunk=2)
+    vectors = [jax.ShapeDtypeStruct((rows, 4), jnp.float32) for rows in (4096, 8192)]
+
+    def largest(task, vectors):
+        loss = lambda x: task.loss({"image_embeds": x, "text_embeds": x, "scale": jnp.ones(())}, {})
+        return max(np.prod(shape, dtype=int) for shape in shapes(loss, vectors))
+
+    assert largest(task, vectors[0]) == 4096**2 and largest(task, vectors[1]) < 8192 * 1024
+    assert largest(tiled, vectors[0]) < 4096**2

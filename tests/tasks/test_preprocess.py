@@ -19,6 +19,8 @@ FIELDS = {
     "masked_pretraining": dict(length=6),
     "classification": dict(length=6, labels=("cat", "dog")),
     "region_labels": dict(kinds={"colour": ("red", "blue")}, grid=2),
+    "image_tokens": {},
+    "text_to_image": dict(image_tokens=4, length=6, parallel=True),
 }
 EXAMPLE = {
     "id": "7",
@@ -32,7 +34,7 @@ SHAPES = {
     "text": ("i4", 1), "text_mask": ("b1", 1), "tokens": ("i4", 1), "tokens_mask": ("b1", 1),
     "targets": ("i4", 1), "targets_mask": ("b1", 1), "prefix": ("i4", 0), "label": ("i4", 0),
     "label_weights": ("f4", 1), "known": ("b1", 0), "matched": ("b1", 0),
-    "region_labels": ("i4", 2), "region_mask": ("b1", 2),
+    "region_labels": ("i4", 2), "region_mask": ("b1", 2), "hidden": ("b1", 1),
 }  # fmt: skip
 
 

@@ -95,6 +95,6 @@ def test_scores_by_kind_stand_beside_chance():
             example(([0, 0, 1, 1], {"shape": "circle", "colour": "blue"})),
         ]
     )
-    found = dict(TASK.evaluate(Run(), source))
+    found = {name: getattr(x, "value", x) for name, x in TASK.evaluate(Run(), source)}
     assert found["accuracy/shape"] == 1 and found["accuracy/shape/chance"] == 0.5
     assert found["accuracy/colour"] == 4 / 20

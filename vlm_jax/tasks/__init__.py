@@ -8,9 +8,11 @@ time ("captions" or "questions"; None if only one).
 
 from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.classification import Classification
+from vlm_jax.tasks.image_tokens import ImageTokens
 from vlm_jax.tasks.masked_pretraining import MaskedPretraining
 from vlm_jax.tasks.region_labels import RegionLabels
 from vlm_jax.tasks.retrieval import Retrieval
+from vlm_jax.tasks.text_to_image import TextToImage
 from vlm_jax.tasks.vqa import VqaClassification, VqaGeneration
 
 TASKS = {
@@ -21,6 +23,8 @@ TASKS = {
     "masked_pretraining": MaskedPretraining,
     "classification": Classification,
     "region_labels": RegionLabels,
+    "image_tokens": ImageTokens,
+    "text_to_image": TextToImage,
 }
 
 Task = (
@@ -31,4 +35,6 @@ Task = (
     | MaskedPretraining
     | Classification
     | RegionLabels
+    | ImageTokens
+    | TextToImage
 )

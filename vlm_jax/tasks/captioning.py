@@ -11,8 +11,10 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.scenes import parse_caption
 from vlm_jax.data.schema import DataError, Example, Source
-from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text
-from vlm_jax.losses import masked_cross_entropy
+from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, fill
+from vlm_jax.losses import written_cross_entropy
+from vlm_jax.losses.coverage import doubly_stochastic
+from vlm_jax.tasks.retrieved import neighbours
 from vlm_jax.tokenizers import Tokenizer
 
 
@@ -21,10 +23,14 @@ class Captioning:
     """length: tokens per caption, prompt and eos included. prompt: fixed words before the caption,
     such as "a picture of".
 
-    label_smoothing: in [0, 1). template: how prompt and special tokens are arranged, see
+    label_smoothing: in [0, 1). blocked: words whose scores the loss computes at a time, for large
+    vocabularies (None: all). template: how prompt and special tokens are arranged, see
     `data.text.fill`. parallel: how often, in [0, 1], a caption's words are to be guessed all at
     once in training, from the image alone (CapPa, arXiv:2306.07915, section 3.1): the decoder then
-    reads nothing but `mask_token`.
+    reads nothing but `mask_token`. look_everywhere: weight of `losses.coverage.doubly_stochastic`,
+    for a decoder that tells where it looks. retrieved: how the texts of similar pictures are used,
+    the fields of `tasks.retrieved.Neighbours`; in the prompt they come before its fixed words, and
+    in addition to `length`.
     """
 
     tokenizer: Tokenizer
@@ -32,8 +38,11 @@ class Captioning:
     prompt: str = ""
     label_smoothing: float = 0.0
     template: str = TEMPLATE
+    blocked: int | None = None
     parallel: float = 0.0
     mask_token: int | None = None
+    look_everywhere: float = 0.0
+    retrieved: Mapping[str, Any] | None = None
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "captions"
 
@@ -45,9 +54,9 @@ class Captioning:
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which captioning learns from")
         caption = captions[0 if rng is None else rng.integers(len(captions))]
-        arrays = decoder_text(
-            self.tokenizer, self.prompt, caption, self.length, template=self.template
-        )
+        prompt, room, arrays = self._prompt(example, rng)
+        length = self.length + (room or 0)
+        arrays |= decoder_text(self.tokenizer, prompt, caption, length, room, self.template)
         if rng is not None and self.parallel and rng.random() < self.parallel:
             tokens = arrays["tokens"].copy()
             tokens[arrays["targets_mask"]] = self.mask_token
@@ -64,20 +73,46 @@ class Captioning:
 
     def query(self, example: Example) -> Arrays:
         """What the decoder is given before it writes."""
-        return decoder_prompt(self.tokenizer, self.prompt, template=self.template)
+        prompt, room, arrays = self._prompt(example, None)
+        return arrays | decoder_prompt(self.tokenizer, prompt, room, self.template)
+
+    def _prompt(
+        self, example: Example, rng: np.random.Generator | None
+    ) -> tuple[str, int | None, Arrays]:
+        """The words before the caption, their room in tokens if it is fixed, and what retrieved
+        texts add for the text encoder.
+        """
+        near = neighbours(self.retrieved)
+        if near is None:
+            return self.prompt, None, {}
+        texts = near.used(example, rng)
+        arrays = near.arrays(self.tokenizer, texts)
+        if near.to == "memory":
+            return self.prompt, None, arrays
+        fixed = len(fill(self.tokenizer, self.template, self.prompt))
+        prompt = " ".join(filter(None, [near.prompt(self.tokenizer, texts), self.prompt]))
+        return prompt, fixed + near.room(self.tokenizer), arrays
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
-        """f32[B]: mean cross-entropy per caption token, eos included."""
-        return masked_cross_entropy(
-            outputs["logits"],
-            batch["targets"],
-            batch["targets_mask"],
-            label_smoothing=self.label_smoothing,
+        """f32[B]: mean cross-entropy per caption token, eos included, and what look_everywhere
+        adds. ValueError for that of a decoder that does not tell where it looks.
+        """
+        loss = written_cross_entropy(
+            outputs, batch, block=self.blocked, label_smoothing=self.label_smoothing
         )
+        if not self.look_everywhere:
+            return loss
+        if "attention" not in outputs:
+            raise ValueError(
+                "look_everywhere needs a decoder that tells where it looks: use attending_lstm, or "
+                "leave it out"
+            )
+        missed = doubly_stochastic(outputs["attention"], batch["targets_mask"])
+        return loss + self.look_everywhere * missed
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, **options: Any
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """Caption every image of `source` once. options: those of `vlm_jax.decode.Search`.
 
         Besides each metric stands what captions of *another* image of the set score
@@ -97,14 +132,14 @@ class Captioning:
 
 def _scores(
     texts: Mapping[str, str], described: Mapping[str, Example], suffix: str
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, metrics.Score]]:
     """Caption metrics of texts against the examples' captions; attribute F1 where the scene graph
     is known.
     """
     references = {key: example["captions"] for key, example in described.items()}
     texts = {key: texts[key] for key in references}
-    for name, value in metrics.caption_metrics(texts, references).items():
-        yield name + suffix, value
+    for name, found in metrics.score(metrics.caption_measures(texts, references)).items():
+        yield name + suffix, found
     scenes = {key: example["scene"] for key, example in described.items() if "scene" in example}
     if scenes:
         true = {
@@ -112,4 +147,5 @@ def _scores(
             for key, scene in scenes.items()
         }
         said = {key: parse_caption(texts[key]) for key in scenes}
-        yield "attribute_f1" + suffix, metrics.attribute_f1(said, true)["f1"]
+        found = metrics.score([metrics.attribute_measure(said, true)])
+        yield "attribute_f1" + suffix, found["attribute_f1"]

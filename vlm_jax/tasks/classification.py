@@ -52,7 +52,7 @@ class Classification:
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, **options: Any
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """Accuracy, precision, recall and F1 over every example with a known class;
         `accuracy/majority` always says the commonest.
         """
@@ -66,9 +66,9 @@ class Classification:
             [{"id": source[i]["id"], "label": label} for i, label in given.items()]
         )
         as_numbers = lambda names: np.array([self.labels.index(name) for name in names])
-        scores = metrics.classification_metrics(
+        measure = metrics.classification_measure(
             as_numbers(true), as_numbers(given.values()), len(self.labels)
         )
-        yield from scores.items()
+        yield from metrics.score([measure]).items()
         yield "accuracy/majority", Counter(true).most_common(1)[0][1] / len(true)
         yield "n", float(len(true))

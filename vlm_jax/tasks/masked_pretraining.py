@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import masked_cross_entropy, softmax_cross_entropy
@@ -79,7 +80,7 @@ class MaskedPretraining:
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, **options: Any
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """Accuracy of masked words in matched pairs and of matching; `/chance` always answers with
         the majority.
         """
@@ -95,15 +96,19 @@ class MaskedPretraining:
                 inputs = inputs | {name: other[name] for name in ("text", "text_mask")}
             return inputs | {"matched": np.bool_(True)}
 
-        words, matches, truths = [], [], []
+        right, count, matches, truths = [], [], [], []
         for index, row in run.rows("reconstruct", source, shown, **options):
             given = self.preprocess(source[index], None)
             truths.append(bool(given["matched"]))
             matches.append(int(np.argmax(row["match_logits"])) == int(given["matched"]))
-            if given["matched"]:
-                right = np.argmax(row["word_logits"], axis=-1) == given["targets"]
-                words.extend(right[given["targets_mask"]].tolist())
-        yield "masked_accuracy", float(np.mean(words)) if words else float("nan")
-        yield "match_accuracy", float(np.mean(matches))
+            asked = given["targets_mask"] & given["matched"]
+            guessed = np.argmax(row["word_logits"], axis=-1) == given["targets"]
+            right.append(int(np.sum(guessed & asked)))
+            count.append(int(np.sum(asked)))
+        measures = [metrics.mean_of("match_accuracy", np.array(matches))]
+        if any(count):
+            words = metrics.mean_of("masked_accuracy", np.array(right), np.array(count))
+            measures.insert(0, words)
+        yield from metrics.score(measures).items()
         yield "match_accuracy/chance", max(float(np.mean(truths)), 1 - float(np.mean(truths)))
         yield "n", float(len(matches))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays
 from vlm_jax.losses import masked_cross_entropy
@@ -66,20 +67,22 @@ class RegionLabels:
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, **options: Any
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """Share in [0, 1] of labelled tokens with the right word, by kind; chance is one over the
         number of words.
         """
-        right = dict.fromkeys(self.kinds, 0)
-        count = dict.fromkeys(self.kinds, 0)
+        right: dict[str, list[int]] = {kind: [] for kind in self.kinds}
+        count: dict[str, list[int]] = {kind: [] for kind in self.kinds}
         truth = lambda example: self.preprocess(example, None)
         for index, row in run.rows("label_regions", source, truth):
             true = truth(source[index])
             for number, kind in enumerate(self.kinds):
                 given = row[f"region_{kind}"].argmax(axis=-1)
                 known = true["region_mask"][number]
-                right[kind] += int((given == true["region_labels"][number])[known].sum())
-                count[kind] += int(known.sum())
+                right[kind].append(int((given == true["region_labels"][number])[known].sum()))
+                count[kind].append(int(known.sum()))
         for kind, words in self.kinds.items():
-            yield f"accuracy/{kind}", right[kind] / max(count[kind], 1)
-            yield f"accuracy/{kind}/chance", 1 / len(words)
+            if any(count[kind]):
+                shares = np.array(right[kind]), np.array(count[kind])
+                yield from metrics.score([metrics.mean_of(f"accuracy/{kind}", *shares)]).items()
+                yield f"accuracy/{kind}/chance", 1 / len(words)

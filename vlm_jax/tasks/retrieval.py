@@ -15,16 +15,21 @@ from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
 from vlm_jax.metrics.recall import transposed_positives
 from vlm_jax.tokenizers import Tokenizer
 
+CHUNK = 1024
+"""Images that meet as many texts at a time in the loss of a large batch."""
+
 
 @dataclass(frozen=True)
 class Retrieval:
     """length: tokens per text. loss_name: "softmax" (CLIP, arXiv:2103.00020) or "sigmoid" (SigLIP,
-    arXiv:2303.15343).
+    arXiv:2303.15343). chunk: at most so many images meet so many texts at a time in the loss, whose
+    memory is then linear in the batch; None for all at once, up to 4,096 rows, and 1,024 beyond.
     """
 
     tokenizer: Tokenizer
     length: int = 32
     loss_name: str = "softmax"
+    chunk: int | None = None
     head: ClassVar[str] = "contrast"
     texts: ClassVar[str | None] = None
 
@@ -34,11 +39,16 @@ class Retrieval:
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
-        """A random caption (the first without rng); DataError if the example has none."""
+        """A random caption (the first without rng), or what an encoder made of it beforehand;
+        DataError if the example has none.
+        """
         captions = example["captions"]
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which retrieval learns from")
-        return self.text(captions[0 if rng is None else rng.integers(len(captions))])
+        chosen = 0 if rng is None else rng.integers(len(captions))
+        if "text_features" in example:
+            return {"text_pooled": example["text_features"][chosen]}
+        return self.text(captions[chosen])
 
     def text(self, text: str) -> Arrays:
         """One text as the text encoder reads it."""
@@ -48,16 +58,23 @@ class Retrieval:
         """f32[B]. ValueError for the sigmoid loss of a model without logit bias."""
         image, text, scale = (outputs[name] for name in ("image_embeds", "text_embeds", "scale"))
         if self.loss_name == "softmax":
-            return contrastive_softmax(image, text, scale)
+            return contrastive_softmax(image, text, scale, chunk=self._chunk(len(image)))
         if "bias" not in outputs:
             raise ValueError(
                 "the sigmoid loss needs config.model.contrast.bias: set it, say to -10.0"
             )
-        return contrastive_sigmoid(image, text, scale, outputs["bias"])
+        chunk = self._chunk(len(image))
+        return contrastive_sigmoid(image, text, scale, outputs["bias"], chunk=chunk)
+
+    def _chunk(self, rows: int) -> int | None:
+        """A matrix of 4,096 x 4,096 scores is 64 MiB, which is cheaper to keep than to compute
+        again.
+        """
+        return CHUNK if self.chunk is None and rows > 4 * CHUNK else self.chunk
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, *, captions: int | None = None
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """Recall and ranks over all images and the first `captions` captions of each (None: all).
 
         Equal captions count for all images that carry them. Chance is what a random order would
@@ -78,10 +95,10 @@ class Retrieval:
         ]
         image_embeds, text_embeds = (
             np.stack(list(images.values())),
-            run.text_embeddings(self, texts),
+            run.text_embeddings(_known(shown) or self, texts),
         )
         run.save_predictions(_top_hits(shown, texts, positives, image_embeds, text_embeds))
-        yield from metrics.retrieval_metrics(image_embeds, text_embeds, positives).items()
+        yield from metrics.retrieval_scores(image_embeds, text_embeds, positives).items()
         for k in (1, 5, 10):
             chance = [_chance(len(right), len(texts), k) for right in positives]
             yield f"image_to_text/R@{k}/chance", float(np.mean(chance))
@@ -92,6 +109,25 @@ class Retrieval:
             yield f"text_to_image/R@{k}/chance", float(np.mean(chance))
         yield "n", float(len(shown))
         yield "n_texts", float(len(texts))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Reads a text as what an encoder made of it beforehand. vectors: f32[D] of every text."""
+
+    vectors: Mapping[str, np.ndarray]
+
+    def text(self, text: str) -> Arrays:
+        """What the model gets in place of the text."""
+        return {"text_pooled": self.vectors[text]}
+
+
+def _known(examples: Sequence[Any]) -> Known | None:
+    """The vectors of all captions, if every example brings them along."""
+    if not all("text_features" in example for example in examples):
+        return None
+    pairs = (zip(e["captions"], e["text_features"], strict=True) for e in examples)
+    return Known(dict(pair for pairs_of_one in pairs for pair in pairs_of_one))
 
 
 def _chance(right: int, candidates: int, k: int) -> float:

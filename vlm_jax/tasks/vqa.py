@@ -13,8 +13,9 @@ from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Question, Source
 from vlm_jax.data.sources import flatten_questions
 from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, encoder_text
-from vlm_jax.losses import binary_cross_entropy, masked_cross_entropy, softmax_cross_entropy
+from vlm_jax.losses import binary_cross_entropy, softmax_cross_entropy, written_cross_entropy
 from vlm_jax.metrics.vqa_accuracy import vqa_accuracy_score
+from vlm_jax.tasks.retrieved import neighbours
 from vlm_jax.tokenizers import Tokenizer
 
 
@@ -25,6 +26,8 @@ class VqaClassification:
 
     answers: the C classes. length: tokens per question. loss_name: "softmax" on the commonest
     answer, or "binary" on each answer's share of the votes (arXiv:1708.02711, section 3.6).
+    retrieved: how the texts of similar pictures are used, see `tasks.retrieved.Neighbours`; there
+    is no prompt here, so they go to the "memory".
     """
 
     tokenizer: Tokenizer
@@ -32,14 +35,17 @@ class VqaClassification:
     length: int = 20
     loss_name: str = "softmax"
     label_smoothing: float = 0.0
+    retrieved: Mapping[str, Any] | None = None
     head: ClassVar[str] = "classify"
     texts: ClassVar[str | None] = "questions"
     question_to: ClassVar[str] = "text"
 
     def __post_init__(self):
-        """ValueError for another loss_name."""
+        """ValueError for another loss_name, or a prompt."""
         if self.loss_name not in ("softmax", "binary"):
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "binary"')
+        if self.retrieved is not None and dict(self.retrieved).get("to") != "memory":
+            raise ValueError('this task has no prompt: set its retrieved.to to "memory"')
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random question (the first without rng) with its label i32 and soft targets f32[C] in
@@ -50,6 +56,7 @@ class VqaClassification:
         # Four votes of ten already make a full answer; one of a few annotators is believed.
         share = 0.3 if len(question["answers"]) > 3 else 1.0
         texts = encoder_text(self.tokenizer, question["question"], self.length)
+        texts |= self._retrieved(example, rng)
         return texts | {
             "label": np.int32(votes.argmax()),
             "label_weights": np.minimum(share * votes, 1).astype(np.float32),
@@ -58,7 +65,13 @@ class VqaClassification:
 
     def query(self, example: Example) -> Arrays:
         """The question as the text encoder reads it."""
-        return encoder_text(self.tokenizer, pick_question(example, None)["question"], self.length)
+        question = pick_question(example, None)["question"]
+        texts = encoder_text(self.tokenizer, question, self.length)
+        return texts | self._retrieved(example, None)
+
+    def _retrieved(self, example: Example, rng: np.random.Generator | None) -> Arrays:
+        near = neighbours(self.retrieved)
+        return {} if near is None else near.arrays(self.tokenizer, near.used(example, rng))
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]; 0 where no annotator gave an answer of the vocabulary (softmax)."""
@@ -76,7 +89,7 @@ class VqaClassification:
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, **options: Any
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """VQA accuracy over every question once, by question type, beside blind baselines."""
         yield from evaluate_answers(self, run, source, train, options)
 
@@ -88,7 +101,8 @@ class VqaGeneration:
     question_to: "decoder", the question is the prefix of what the decoder reads (PaliGemma, GIT),
     or "text", it goes through the text encoder and the fusion (BLIP). question_length: tokens of
     the question and of all that the template puts around it; a longer one loses its end. length:
-    tokens that the decoder reads, question included if it is there. template: how question and
+    tokens that the decoder reads, question included if it is there. blocked: words whose scores the
+    loss computes at a time, for large vocabularies (None: all). template: how question and
     special tokens are arranged for the decoder, see `data.text.fill`.
     """
 
@@ -97,6 +111,7 @@ class VqaGeneration:
     question_length: int = 20
     question_to: str = "decoder"
     label_smoothing: float = 0.0
+    blocked: int | None = None
     template: str = TEMPLATE
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "questions"
@@ -139,11 +154,8 @@ class VqaGeneration:
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]: mean cross-entropy per answer token, eos included."""
-        return masked_cross_entropy(
-            outputs["logits"],
-            batch["targets"],
-            batch["targets_mask"],
-            label_smoothing=self.label_smoothing,
+        return written_cross_entropy(
+            outputs, batch, block=self.blocked, label_smoothing=self.label_smoothing
         )
 
     def answer(self, run: Any, source: Source, **options: Any) -> dict[int, str]:
@@ -152,7 +164,7 @@ class VqaGeneration:
 
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, **options: Any
-    ) -> Iterator[tuple[str, float]]:
+    ) -> Iterator[tuple[str, float | metrics.Score]]:
         """VQA accuracy over every question once, by question type, beside blind baselines."""
         yield from evaluate_answers(self, run, source, train, options)
 
@@ -171,7 +183,7 @@ def evaluate_answers(
     source: Source,
     train: Source | None,
     options: Mapping,
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, float | metrics.Score]]:
     """VQA accuracy of a task's answers, overall and by question type, with the same for baselines
     that see no image.
     """
@@ -193,28 +205,29 @@ def evaluate_answers(
     yield "n", float(len(questions))
 
 
-def class_scores(true: Sequence[str], given: Sequence[str]) -> Iterator[tuple[str, float]]:
+def class_scores(true: Sequence[str], given: Sequence[str]) -> Iterator[tuple[str, metrics.Score]]:
     """Macro precision, recall and F1 in [0, 1] of answers seen as classes."""
     classes = sorted({*true, *given})
     order = {name: number for number, name in enumerate(classes)}
     as_numbers = lambda names: np.array([order[name] for name in names])
-    scores = metrics.classification_metrics(as_numbers(true), as_numbers(given), len(classes))
+    measure = metrics.classification_measure(as_numbers(true), as_numbers(given), len(classes))
+    scores = metrics.score([measure])
     for name in ("precision_macro", "recall_macro", "f1_macro"):
         yield name, scores[name]
 
 
 def _accuracies(
     given: Mapping[int, str], questions: Mapping[int, Question], suffix: str
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, float | metrics.Score]]:
     """Mean VQA accuracy in [0, 1], overall and per question type."""
-    scores: dict[str, list[float]] = {"": []}
-    for i, question in questions.items():
-        score = vqa_accuracy_score(given[i], question["answers"])
-        scores[""].append(score)
-        if "type" in question:
-            scores.setdefault(f"/type/{question['type']}", []).append(score)
-    for kind, values in scores.items():
-        yield f"accuracy{kind}{suffix}", float(np.mean(values))
+    asked = questions.items()
+    scores = np.array([vqa_accuracy_score(given[i], question["answers"]) for i, question in asked])
+    kinds = np.array([question.get("type", "") for question in questions.values()])
+    measures = [metrics.mean_of(f"accuracy{suffix}", scores)]
+    for kind in dict.fromkeys(kinds[kinds != ""].tolist()):
+        here = kinds == kind
+        measures.append(metrics.mean_of(f"accuracy/type/{kind}{suffix}", scores * here, here))
+    yield from metrics.score(measures).items()
 
 
 def _blind(questions: Mapping[int, Question], train: Source, limit: int = 20_000) -> dict[int, str]:

@@ -1,0 +1,66 @@
+"""The image tokenizers that the configs of this folder share."""
+
+from typing import Any
+
+from configs import common
+
+QUANTIZERS = dict(vq=dict(name="vq", codes=256, width=16), fsq=dict(name="fsq", levels=(8, 6, 5)))
+
+
+def tokenizer(quantizer: str, smoke: bool) -> dict[str, Any]:
+    """An autoencoder of 8 x 8 tokens for 64-pixel images, reading patches of 4 x 4 pixels; a
+    miniature for smoke tests.
+
+    quantizer: "vq", a codebook of 256 vectors, or "fsq", a lattice of 240 points.
+    """
+    size = dict(channels=48, multipliers=(1, 2), blocks=1, attention=(1,), latent=96, groups=16)
+    if smoke:
+        size |= dict(channels=8, latent=8, groups=4)
+    return dict(stem=4, quantizer=QUANTIZERS[quantizer]) | size
+
+
+def paper(codes: int) -> dict[str, Any]:
+    """VQGAN with f = 16 as published for ImageNet (arXiv:2012.09841)."""
+    return dict(quantizer=dict(name="vq", codes=codes, width=256, decay=None))
+
+
+def finish(config: Any, smoke: bool) -> Any:
+    """Scenes to learn from and to be tested on, AdamW, and the shrinking to a smoke test."""
+    config.data = dict(train=common.scenes("train"), image=dict(size=64), threads=2)
+    config.schedule = dict(name="cosine", warmup_percent=5)
+    config.checkpoint = dict(keep_last=1)
+    return common.shrink(config) if smoke else config
+
+
+def generator(config: Any, arg: Any, parallel: bool) -> Any:
+    """Four layers over the text and the 64 tokens of `tokenizer`, which comes from the workdir
+    arg.tokenizer and stays as it is; without one, its tokens are those of an untrained network.
+
+    parallel: the task of guessing hidden tokens instead of that of writing the next.
+    """
+    quantizer = "fsq" if arg.fsq else "vq"
+    text = dict(name="transformer", vocab=512, width=128, layers=2, heads=4, mlp_width=512)
+    decoder = dict(width=192, layers=4, heads=6, mlp_width=768, max_length=64)
+    if arg.smoke:
+        text |= dict(width=16, layers=1, heads=2, mlp_width=32)
+        decoder |= dict(width=16, layers=1, heads=2, mlp_width=32)
+    config.model = dict(
+        name="image_generator",
+        tokenizer=tokenizer(quantizer, arg.smoke),
+        text=text | dict(max_length=32, pooling="none"),
+        decoder=decoder,
+    )
+    config.tasks = dict(text_to_image=dict(image_tokens=64, length=32, parallel=parallel))
+    config.evals = {
+        split: dict(task="text_to_image", data=common.scenes(split, length=256))
+        for split in ("test", "test_comp")
+    }
+    config.optimizer = common.adamw(1e-3, betas=(0.9, 0.96), frozen=["tokenizer/.*"])
+    if arg.tokenizer:
+        parts = "(encoder|decoder|codebook|into|out_of)"
+        config.init = dict(
+            workdir=arg.tokenizer,
+            rename=[(parts, r"tokenizer/\1")],
+            skip=["text/.*", "decoder/.*"],
+        )
+    return finish(config, arg.smoke)

@@ -1,0 +1,26 @@
+"""Text to image in a dozen rounds, as MaskGIT (arXiv:2202.04200) and Muse (arXiv:2301.00704) do.
+
+    python launch.py --config=configs/text_to_image/tokenizer_vq.py --workdir=runs/tokenizer
+    python launch.py --config=configs/text_to_image/masked.py:tokenizer=runs/tokenizer \
+        --workdir=runs/masked
+    python launch.py --mode=predict --workdir=runs/masked --text="a red circle" --out=x.png
+
+The network of autoregressive.py, which here guesses hidden tokens from all others at once.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.text_to_image import common as drawing
+
+
+def get_config(arg=None):
+    """Arguments: tokenizer, the workdir of a trained one; fsq, it is that of tokenizer_fsq.py;
+    steps; smoke.
+    """
+    arg = common.parse_arg(arg, tokenizer="", fsq=False, steps=3000, smoke=False)
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 64
+    config.total_steps = arg.steps
+    return drawing.generator(config, arg, parallel=True)
