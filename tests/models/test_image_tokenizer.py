@@ -38,11 +38,12 @@ def test_the_defaults_are_vqgan_with_f_16(codes, count):
 
 def test_ids_say_all_that_is_drawn():
     model, variables, images = small()
-    outputs = model.apply(variables, {"image": images}, ASKS)["image_tokens"]
+    apply = lambda v, x: model.apply(v, {"image": x}, ASKS)["image_tokens"]
+    outputs = jax.jit(apply)(variables, images)
     assert outputs["drawn"].shape == (2, 8, 8, 3) and outputs["ids"].shape == (2, 4)
-    ids = model.apply(variables, images, method="encode")
+    ids = jax.jit(lambda v, x: model.apply(v, x, method="encode"))(variables, images)
     np.testing.assert_array_equal(ids, outputs["ids"])
-    drawn = model.apply(variables, ids, method="decode")
+    drawn = jax.jit(lambda v, x: model.apply(v, x, method="decode"))(variables, ids)
     np.testing.assert_allclose(drawn, outputs["drawn"], atol=1e-5)
 
 
