@@ -92,6 +92,8 @@ COUNTS = (
     ("retrieval/siglip2.py", "so400m", 1_136_008_498),
     ("retrieval/siglip2.py", "naflex", 375_234_050),
     ("retrieval/siglip2.py", "so400m,naflex", 1_135_670_962),
+    ("text_to_image/tokenizer_vq.py", "paper", 72_141_699),
+    ("text_to_image/tokenizer_vq.py", "paper,codes=16384", 76_073_859),
     ("vqa/blip.py", None, 361_230_140),
     ("vqa/blip2.py", None, 3_744_679_936),
     ("vqa/gemma3.py", None, 4_300_079_472),

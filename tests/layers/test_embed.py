@@ -178,3 +178,16 @@ def test_token_embedding_may_have_extra_rows_or_those_of_another():
     np.testing.assert_allclose(
         plain.apply({}, x, table, method="attend"), x @ both[:4].T, atol=1e-6
     )
+
+
+def test_places_of_a_grid_share_vectors_by_row_and_by_column():
+    embedding = TokenEmbedding(3, 4, 9, "grid")
+    tokens = jnp.zeros((1, 9), jnp.int32)
+    variables = embedding.init(jax.random.key(0), tokens)
+    table = variables["params"]
+    assert table["row"].shape == table["column"].shape == (3, 4)
+    found = embedding.apply(variables, tokens)[0] - table["token"]["embedding"][0][None]
+    expected = [table["row"][i] + table["column"][j] for i in range(3) for j in range(3)]
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-6)
+    with pytest.raises(ValueError, match="square number"):
+        TokenEmbedding(3, 4, 8, "grid").init(jax.random.key(0), tokens[:, :8])
