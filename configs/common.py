@@ -122,6 +122,12 @@ def small_resnet(width: int) -> dict[str, Any]:
     return kind | dict(width=width // 2)
 
 
+def of_drawings() -> dict[str, Any]:
+    """Augmentation of the emoji drawings, which are few: crops, mirroring, and mild colours."""
+    colours = dict(brightness=0.2, contrast=0.2, saturation=0.2)
+    return dict(crop_scale=(0.6, 1.0), flip="swap_words", **colours)
+
+
 def small_vit(width: int) -> dict[str, Any]:
     """Three layers over the 8 x 8 grid of a 64-pixel image, with a convolutional stem
     (arXiv:2106.14881).

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from tensorboardX import SummaryWriter
 
+from vlm_jax import processes
 from vlm_jax.kwargs import Config, call, lookup
 from vlm_jax.workdir import atomic_write_bytes, atomic_write_text
 
@@ -196,7 +196,7 @@ class Logs:
         resume: int | None = None,
     ):
         self._metrics, self._timing, self._others = [], [], []
-        if jax.process_index() != 0:
+        if not processes.is_first():
             return
         for name, options in ({"tensorboard": {}} if config is None else dict(config)).items():
             writer = lookup(WRITERS, name, "config.logs writer")

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TextIO
 
-import jax
 import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 
+from vlm_jax import processes
 from vlm_jax.kwargs import Number
 
 
@@ -75,7 +75,7 @@ class Progress:
         self._recent: collections.deque = collections.deque()
         self._values: dict[str, Any] = {}
         self._shown = -math.inf
-        self._shows = jax.process_index() == 0
+        self._shows = processes.is_first()
         self._console = Console(file=file or sys.stderr, soft_wrap=True)
         columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
         self._bar = None

@@ -69,11 +69,6 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         for name, held_out in sets.items():
             task = config["evals"][name]["task"]
             evaluate.rehearse(setup, name, task, held_out)
-        units = {"batch_size": batch_size, "examples_per_epoch": len(source)}
-        total = optim.to_steps(config, "total", **units)
-        in_steps = lambda section, key, default: optim.to_steps(
-            section, key, default=default, total_steps=total, **units
-        )
 
         # --- data ---------------------------------------------------------------------------------
         loader = pipeline.Loader(
@@ -95,6 +90,11 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         # --- state --------------------------------------------------------------------------------
         example = pipeline.stack([loader.pictures()(0)] * sharding.batch_shards(mesh))
         program = make_program(setup, mesh, example, len(source))
+        total = program.total
+        units = {"batch_size": batch_size, "examples_per_epoch": len(source)}
+        in_steps = lambda section, key, default: optim.to_steps(
+            section, key, default=default, total_steps=total, **units
+        )
         with jax.set_mesh(mesh):
             state = program.jit_create(run_once())()
         if config.get("init"):
@@ -235,7 +235,7 @@ def _announce(
     folder: Path, state: State, program: Program, layout: kwargs.Config, step: int
 ) -> None:
     """One line about what is about to run; parameters.txt and sharding.txt in the workdir."""
-    if jax.process_index() != 0:
+    if not processes.is_first():
         return
     count = trees.count_parameters(state["params"])
     mesh, frozen = program.mesh, jax.tree.leaves(program.frozen)

@@ -56,9 +56,7 @@ def get_config(arg=None):
     config.optimizer = common.adamw(1e-3, weight_decay=0.05, ema=0.995)
     config.schedule = dict(name="cosine", warmup_percent=5)
     config.data = dict(
-        augment=dict(
-            crop_scale=(0.6, 1.0), flip="swap_words", brightness=0.2, contrast=0.2, saturation=0.2
-        ),
+        augment=common.of_drawings(),
         tokenizer=dict(name="bpe", size=vocab),
     )
     common.with_neighbours(config, arg)

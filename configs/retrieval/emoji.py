@@ -36,9 +36,7 @@ def get_config(arg=None):
     config.data = dict(
         train=emoji("openmoji", "seen"),
         image=dict(size=64),
-        augment=dict(
-            crop_scale=(0.6, 1.0), flip="swap_words", brightness=0.2, contrast=0.2, saturation=0.2
-        ),
+        augment=common.of_drawings(),
         tokenizer=dict(name="word", size=vocab),
     )
     config.evals = {

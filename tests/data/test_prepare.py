@@ -14,8 +14,6 @@ from tests.data.test_emoji import META, rows
 from vlm_jax.data import easy_vqa, emoji, prepare
 from vlm_jax.data.prepare import Package, fetch, main
 
-pytest.importorskip("resvg_py", reason="resvg-py is in the extra `data`")
-
 CODES = [row["hexcode"] for row in rows()]
 
 

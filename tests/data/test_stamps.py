@@ -32,7 +32,6 @@ def test_pictures_with_their_captions(folder):
 
 
 def test_drawings_without_pixels(folder):
-    pytest.importorskip("resvg_py")
     pixels = images.decode(Stamps(folder=folder, size=8)[1]["image"])
     assert pixels.shape == (8, 8, 3)
     assert np.all(pixels[:3] == 0) and np.all(pixels[5:] == 255)

@@ -11,7 +11,8 @@ from vlm_jax import models
 from vlm_jax.data.packing import join
 from vlm_jax.data.pipeline import stack
 from vlm_jax.layers.cache import place
-from vlm_jax.layers.packing import packed, places, same_segment
+from vlm_jax.layers.masks import block_mask
+from vlm_jax.layers.packing import packed, places
 from vlm_jax.losses import written_cross_entropy
 
 SEGMENTS = jnp.array([[1, 2, 1, 2, 2, 0]])
@@ -20,7 +21,7 @@ REAL = SEGMENTS > 0
 
 def test_tokens_see_and_count_their_own_segment_only():
     np.testing.assert_array_equal(places(REAL, SEGMENTS)[0, :5], [0, 0, 1, 1, 2])
-    same = np.array(same_segment(SEGMENTS)[0])
+    same = np.array(block_mask(SEGMENTS, SEGMENTS)[0, 0])
     assert not same[5].any() and not same[:, 5].any()
     placement, blocks = packed(place(REAL, None)[0], SEGMENTS, jnp.array([[1, 1, 1, 0, 0, 0]]))
     np.testing.assert_array_equal(placement.positions, placement.key_positions)

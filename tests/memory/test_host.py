@@ -7,8 +7,6 @@ import pytest
 
 from vlm_jax.memory import SEARCHES, BadMemory, Exact, Faiss, store
 
-faiss = pytest.importorskip("faiss")
-
 ABOUT = {"fingerprint": "f", "encoder": "none", "data": {}, "of": "image"}
 ROWS = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)
 

@@ -55,7 +55,7 @@ def test_a_file_that_would_run_a_program_is_refused_and_runs_none(place, tmp_pat
     with pytest.raises(WeightsError, match=r"posix\.system, which is refused"):
         read_pth(path)
     assert not trace.exists()
-    pickle.loads(pickle.dumps(evil))  # noqa: S301  # noqa: S301  our own
+    pickle.loads(pickle.dumps(evil))  # noqa: S301  our own
     assert trace.exists()  # so the file did hold a program
 
 

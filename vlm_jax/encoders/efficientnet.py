@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from vlm_jax.encoders.image_features import image_features
+from vlm_jax.layers.constraints import platform
 from vlm_jax.types import Features
 
 STAGES = (
@@ -163,7 +164,7 @@ class Depthwise(nn.Module):
         shape = (self.kernel, self.kernel, 1, x.shape[-1])
         weights = self.param("kernel", HE_NORMAL, shape).astype(self.dtype)
         strides = (self.stride, self.stride)
-        if not (jax.default_backend() == "cpu" if self.shifted is None else self.shifted):
+        if not (platform() == "cpu" if self.shifted is None else self.shifted):
             layout = ("NHWC", "HWIO", "NHWC")
             grouped: dict[str, Any] = dict(
                 dimension_numbers=layout, feature_group_count=x.shape[-1]

@@ -42,7 +42,7 @@ def constrain(x: Array, *axes: Axes) -> Array:
     that are not Auto (as in jax.shard_map), and for rows that their axes do not divide, such as the
     single one of a decoder that writes one text.
     """
-    sizes = _sizes()
+    sizes = axis_sizes()
     if math.prod(sizes.values()) == 1:
         return x
     wanted = axes + (None,) * (x.ndim - len(axes))
@@ -65,10 +65,19 @@ def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Arra
     return constrain(constrain(found, ("data",), None, PARTS), BATCH, LENGTH)
 
 
-def _sizes() -> dict[str, int]:
-    """Devices along each axis of the current mesh that constraints may name."""
+def axis_sizes() -> dict[str, int]:
+    """Devices along each Auto axis of the mesh in force (see jax.set_mesh); {} without a mesh."""
     mesh: Any = jax.sharding.get_abstract_mesh()
     return {} if mesh.empty else {name: mesh.shape[name] for name in mesh.auto_axes}
+
+
+def platform() -> str:
+    """What is compiled for, such as "cpu": the mesh in force says so, or else the backend.
+
+    The two differ where a program is planned for devices that are not there.
+    """
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 
 def _fitting(size: int, names: Axes, sizes: dict[str, int]) -> Axes:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
+from vlm_jax.layers.constraints import platform
+
 BIG = 2**20
 """Products of queries and keys beyond which a CPU computes them for one example at a time: they
 then stay in its cache, and a backward pass computes them again instead of reading them back."""
@@ -84,8 +86,6 @@ def _one(
 
 
 def _on_one_cpu() -> bool:
-    """Whether this is compiled for a single CPU: the current mesh says so, or else the backend."""
+    """Whether this is compiled for a single CPU."""
     mesh: Any = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return jax.default_backend() == "cpu"
-    return mesh.size == 1 and mesh.abstract_device.platform == "cpu"
+    return platform() == "cpu" and (mesh.empty or mesh.size == 1)

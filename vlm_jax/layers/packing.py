@@ -11,18 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from vlm_jax.layers.cache import Placement, place
-
-
-def same_segment(segments: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
-    """Tokens of one example.
-
-    segments = 1 1 2 0:
-        1 1 0 0
-        1 1 0 0
-        0 0 1 0
-        0 0 0 0
-    """
-    return (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, :, None]
+from vlm_jax.layers.masks import block_mask
 
 
 def places(real: Bool[Array, "B L"], segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
@@ -32,7 +21,9 @@ def places(real: Bool[Array, "B L"], segments: Int[Array, "B L"]) -> Int[Array, 
         0 0 1 1 2
     """
     before = jnp.tril(jnp.ones((real.shape[1], real.shape[1]), bool), k=-1)[None]
-    return jnp.sum(same_segment(segments) & before & real[:, None], axis=2, dtype=jnp.int32)
+    return jnp.sum(
+        block_mask(segments, segments)[:, 0] & before & real[:, None], axis=2, dtype=jnp.int32
+    )
 
 
 def placed(
@@ -65,7 +56,7 @@ def packed(
     them.
     """
     positions = places(placement.real, segments)
-    visible = placement.visible & same_segment(segments)[:, None]
+    visible = placement.visible & block_mask(segments, segments)
     if blocks is not None:
         blocks = jnp.where(blocks > 0, blocks * (segments.shape[1] + 1) + segments, 0)
     own = {"positions": positions, "key_positions": positions, "visible": visible}

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from vlm_jax.layers.constraints import BATCH
+from vlm_jax.layers.constraints import BATCH, axis_sizes
 
 Axes = tuple[str, ...]
 """Names of mesh axes."""
@@ -23,10 +23,8 @@ def batch_axes(rows: int) -> Axes:
 
     () without a mesh, where it does not split them, or inside a `jax.shard_map` over them.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    sizes = dict(mesh.shape)
-    axes = tuple(a for a in BATCH if sizes.get(a, 1) > 1 and kinds[a] == AxisType.Auto)
+    sizes = axis_sizes()
+    axes = tuple(axis for axis in BATCH if sizes.get(axis, 1) > 1)
     return axes if rows % parts(axes) == 0 else ()
 
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from vlm_jax import experiment, workdir
+from vlm_jax import experiment, processes, workdir
 from vlm_jax.api import Pictures
 from vlm_jax.memory import SEARCHES, sheet
 from vlm_jax.memory.build import build
@@ -51,7 +50,7 @@ def search(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     k = options.get("k") or min(10, len(memory))
     hits = ranked(memory, *(column[0] for column in finder(query, k)))
     result = {"text": text} if image is None else {"image": image}
-    if jax.process_index() == 0:
+    if processes.is_first():
         path = Path(folder) / SHEET
         sheet.save(_sheet(memory, text or "", image, hits), path)
         print(json.dumps(result | {"sheet": str(path), "hits": hits}, ensure_ascii=False))

@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 
 from vlm_jax import kwargs
 from vlm_jax.data.emoji import cache_folder
+from vlm_jax.data.features import identity
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.memory.build import build
 from vlm_jax.memory.encoders import PIXELS, Encoder, Pixels, make_encoder
@@ -168,18 +168,8 @@ def plain(config: Any) -> Any:
 def fingerprint_of(source: Source) -> str:
     """What tells a data set from another: its name, its length, and a few of its examples."""
     some = range(0, len(source), max(1, len(source) // 16))
-    rows = [(source[i]["id"], source[i]["captions"], _stamp(source[i]["image"])) for i in some]
+    rows = [(source[i]["id"], source[i]["captions"], identity(source[i]["image"])) for i in some]
     return _key([source.name, len(source), rows])
-
-
-def _stamp(image: Any) -> list[Any]:
-    """What changes with a picture, as far as it can be known without decoding it."""
-    if isinstance(image, str | Path) and Path(image).exists():
-        status = Path(image).stat()
-        return [str(image), status.st_size, status.st_mtime_ns]
-    if isinstance(image, np.ndarray):
-        image = np.ascontiguousarray(image).tobytes()
-    return [hashlib.blake2b(image, digest_size=12).hexdigest()] if isinstance(image, bytes) else []
 
 
 def _key(parts: Any) -> str:
