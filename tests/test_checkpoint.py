@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -243,6 +245,32 @@ def test_a_failed_save_is_an_error_and_leaves_the_one_before(tmp_path, monkeypat
         with pytest.raises(RuntimeError, match=r"saving checkpoint 2 to .*No space left on device"):
             checkpointer.wait()
     assert restore(tmp_path)[0] == 1
+
+
+@contextlib.contextmanager
+def no_more_than(size: int):
+    """No file of this process can grow beyond so many bytes, as when a disk is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems kill a process at this limit")
+def test_a_disk_that_fills_up_during_a_save_is_an_error_and_leaves_the_one_before(tmp_path):
+    noise = np.random.default_rng(0).bytes(2**20)  # incompressible
+    states = [{"params": {"x": np.frombuffer(noise, np.uint8) ^ i}} for i in (1, 2)]
+    checkpointer = Checkpointer(tmp_path)
+    save = lambda step: (checkpointer.save(step, states[step - 1], {}), checkpointer.wait())
+    save(1)
+    with no_more_than(2**16):
+        with pytest.raises(RuntimeError, match=r"saving checkpoint 2 to .*is the disk full"):
+            save(2)
+    step, state, _ = restore(tmp_path, states[1])
+    assert step == 1
+    assert_same(state, states[0])
 
 
 # --- weights for another run ----------------------------------------------------------------------

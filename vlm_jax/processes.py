@@ -161,17 +161,6 @@ def wait_for_all() -> None:
     gather(None)
 
 
-def compile_together(function: Any, *arguments: Any) -> Any:
-    """A jitted function compiled for these arguments, once all processes have compiled it; alone,
-    the function itself.
-    """
-    if jax.process_count() == 1:
-        return function
-    compiled = function.lower(*arguments).compile()
-    wait_for_all()
-    return compiled
-
-
 @contextlib.contextmanager
 def in_turn() -> Iterator[None]:
     """Context that process 0 goes through first and the others afterwards, so that they find what

@@ -4,6 +4,7 @@ Training, planning and benchmarks take theirs from here, so that what is planned
 """
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,20 @@ class Program:
     def jit_update(self) -> Any:
         """`update`, which takes over the memory of the state that it is given."""
         return jax.jit(self.update, donate_argnums=0, out_shardings=(self.shardings, None))
+
+    def lower_update(self, batch: trees.Tree) -> jax.stages.Lowered:
+        """`jit_update` traced for batches of these shapes (see `batch_of`)."""
+        with jax.set_mesh(self.mesh):
+            return self.jit_update().lower(placed(self.shapes, self.shardings), batch)
+
+    def compile_update(self, batch: trees.Tree) -> "Future[Callable]":
+        """`update` being compiled in a thread for batches of these shapes, while the caller makes
+        the state that it starts from; result() waits, and raises what went wrong.
+        """
+        thread = ThreadPoolExecutor(1, "compile")
+        compiled = thread.submit(lambda: self.lower_update(batch).compile())
+        thread.shutdown(wait=False)
+        return compiled
 
 
 def make_program(
@@ -96,4 +111,20 @@ def make_program(
         total=total,
         schedule=schedule,
         learning_rate=options["learning_rate"],
+    )
+
+
+def batch_of(mesh: jax.sharding.Mesh, example: Batch, rows: int) -> trees.Tree:
+    """Shapes of a batch of `rows` like the example, split over the mesh."""
+    where = sharding.batch_sharding(mesh)
+    shape = lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=where)
+    return jax.tree.map(shape, example)
+
+
+def placed(shapes: trees.Tree, shardings: trees.Tree) -> trees.Tree:
+    """Shapes that know where they live."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        shardings,
     )

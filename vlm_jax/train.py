@@ -28,7 +28,7 @@ from vlm_jax import (
     workdir,
 )
 from vlm_jax.data import pipeline
-from vlm_jax.program import Program, make_program
+from vlm_jax.program import Program, batch_of, make_program
 from vlm_jax.step import State, start_from, variables_of
 from vlm_jax.weights import adopt
 
@@ -95,6 +95,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         in_steps = lambda section, key, default: optim.to_steps(
             section, key, default=default, total_steps=total, **units
         )
+        update = program.compile_update(batch_of(mesh, example, batch_size))  # meanwhile:
         with jax.set_mesh(mesh):
             state = program.jit_create(run_once())()
         if config.get("init"):
@@ -114,7 +115,6 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         if restored is not None:
             step, state, position = restored
             batches.set_state(position)
-        update = program.jit_update()
 
         # --- what watches the run -----------------------------------------------------------------
         log_config = dict(config.get("logs") or {})
@@ -147,15 +147,14 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         metrics: dict[str, float] = {}
 
         # --- the loop -----------------------------------------------------------------------------
+        if step < total:
+            update.result()
+            processes.wait_for_all()
         pending, first = None, True
         while step < total:
             with bar.waiting():
                 batch = next(batches)
-            with jax.set_mesh(mesh):
-                placed = sharding.shard_batch(mesh, batch)
-                if first:
-                    update = processes.compile_together(update, state, placed)
-                state, losses = update(state, placed)
+            state, losses = update.result()(state, sharding.shard_batch(mesh, batch))
             # Staying one step ahead of the device hides the host's work and bounds the queue.
             jax.block_until_ready(pending)
             pending = losses

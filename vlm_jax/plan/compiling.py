@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from vlm_jax import trees
 from vlm_jax.plan import hlo
 from vlm_jax.plan.memory import Memory, bytes_per_device, memory_beyond, memory_of
 
@@ -51,12 +50,3 @@ def compile_for(mesh: jax.sharding.Mesh, function: Any, *arguments: Any) -> Comp
 def count_constraints(text: str) -> int:
     """How often a lowered program, as text, says where an activation lives."""
     return len(CONSTRAINT.findall(text))
-
-
-def placed(shapes: trees.Tree, shardings: trees.Tree) -> trees.Tree:
-    """Shapes that know where they live."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        shardings,
-    )

@@ -10,7 +10,7 @@ import jax
 from vlm_jax import experiment, optim, sharding, trees
 from vlm_jax.plan.chips import GIB, Chip, chip_of
 from vlm_jax.plan.collectives import Collective, collectives
-from vlm_jax.plan.compiling import Compiled, compile_for, placed
+from vlm_jax.plan.compiling import Compiled, compile_for
 from vlm_jax.plan.devices import devices_of
 from vlm_jax.plan.evaluation import evaluation_program
 from vlm_jax.plan.flops import count_flops
@@ -18,9 +18,8 @@ from vlm_jax.plan.memory import Memory, bytes_per_device
 from vlm_jax.plan.roofline import Roofline, roofline
 from vlm_jax.plan.synthetic import example_batch, examples_per_epoch, stand_in
 from vlm_jax.plan.traffic import largest_with, traffic
-from vlm_jax.program import Program, make_program
+from vlm_jax.program import Program, batch_of, make_program, placed
 from vlm_jax.step import variables_of
-from vlm_jax.types import Batch
 
 GROWING = GIB // 4
 """Bytes of an array with the rows of all devices beyond which it is worth a warning; the exchanged
@@ -133,13 +132,6 @@ def _programs(
     example = example_batch(setup, sharding.batch_shards(mesh))
     program = make_program(setup, mesh, example, config["batch_size"])
     return setup, program, batch_of(mesh, example, config["batch_size"])
-
-
-def batch_of(mesh: jax.sharding.Mesh, example: Batch, rows: int) -> trees.Tree:
-    """Shapes of a batch of `rows` like the example, split over the mesh."""
-    where = sharding.batch_sharding(mesh)
-    shape = lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=where)
-    return jax.tree.map(shape, example)
 
 
 def _state(program: Program) -> trees.Tree:
