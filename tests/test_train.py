@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, {root!r})
 import jax
+import jax.numpy as jnp
 jax.config.update("jax_compilation_cache_dir", {cache!r})
 from vlm_jax.train import train
 train(json.load(open({config!r})), {folder!r})
@@ -193,6 +195,22 @@ def test_same_global_batch_same_losses_on_one_and_on_eight_devices():
         assert one.keys() == eight.keys()
         for name in one:
             assert one[name] == pytest.approx(eight[name], rel=1e-5, abs=1e-5), name
+
+
+def test_micro_batches_average_to_the_whole_batch_and_keep_one_sum_of_gradients():
+    def gradients(params, statistics, batch, key):
+        loss = lambda w: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+        value, grads = jax.value_and_grad(loss)(params["w"])
+        return {"w": grads}, ({"loss": value}, {"seen": statistics["seen"] + len(batch["x"])})
+
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(12, 5)), "y": rng.normal(size=12)}
+    given = ({"w": rng.normal(size=5)}, {"seen": 0}, batch, jax.random.key(0))
+    accumulated = step._accumulated(gradients, 4)
+    whole, found = gradients(*given), accumulated(*given)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), found, whole)
+    [scan] = [e for e in jax.make_jaxpr(accumulated)(*given).eqns if e.primitive.name == "scan"]
+    assert all(out.aval.shape[:1] != (4,) for out in scan.outvars)
 
 
 def several_texts(which):

@@ -142,7 +142,9 @@ def _make_loss(setup: Experiment, cast: Callable) -> Callable:
 
 
 def _accumulated(gradient_of: Callable, micro_batches: int) -> Callable:
-    """The same function of (params, statistics, batch, key), computed in parts and averaged."""
+    """The same function of (params, statistics, batch, key), computed in parts and averaged; one
+    sum of gradients is held, not those of every part.
+    """
     if micro_batches == 1:
         return gradient_of
 
@@ -150,15 +152,18 @@ def _accumulated(gradient_of: Callable, micro_batches: int) -> Callable:
         # Row i goes to micro-batch i mod n: every device keeps its own rows.
         split = lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1)
 
-        def micro(statistics: trees.Tree, inputs: tuple[Batch, jax.Array]):
+        def micro(done: tuple[Any, trees.Tree], inputs: tuple[Batch, jax.Array]):
+            sums, statistics = done
             part, (losses, statistics) = gradient_of(params, statistics, *inputs)
-            return statistics, (part, losses)
+            return (jax.tree.map(jnp.add, sums, (part, losses)), statistics), None
 
-        keys = jax.random.split(key, micro_batches)
-        inputs = (jax.tree.map(split, batch), keys)
-        statistics, (parts, losses) = jax.lax.scan(micro, statistics, inputs)
-        mean = lambda tree: jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
-        return mean(parts), (mean(losses), statistics)
+        inputs = (jax.tree.map(split, batch), jax.random.split(key, micro_batches))
+        first = jax.tree.map(lambda x: x[0], inputs)
+        part, (losses, _) = jax.eval_shape(gradient_of, params, statistics, *first)
+        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (part, losses))
+        (sums, statistics), _ = jax.lax.scan(micro, (sums, statistics), inputs)
+        part, losses = jax.tree.map(lambda x: x / micro_batches, sums)
+        return part, (losses, statistics)
 
     return gradients
 
