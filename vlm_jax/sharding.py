@@ -338,27 +338,41 @@ def sharding_table(mesh: Mesh, params: trees.Tree, config: Config = None) -> str
 
     params: arrays or shapes. config: config.mesh. Sizes are in MiB, of the whole and per device.
     """
-    flat, placed = trees.flatten(params), parameter_specs(mesh, params, config)
-    share = lambda path: NamedSharding(mesh, placed[path].spec).shard_shape(flat[path].shape)
-    mebibytes = lambda leaf, shape: math.prod(shape) * leaf.dtype.itemsize / 2**20
-    rows, groups = [], {}
-    for path, leaf in flat.items():
-        spec, rule = placed[path]
-        sizes = mebibytes(leaf, leaf.shape), mebibytes(leaf, share(path))
-        axes = " ".join("x".join(_names(names)) or "-" for names in spec) or "whole"
-        rows.append((path, str(list(leaf.shape)), axes, rule, *(f"{x:,.2f}" for x in sizes)))
+    rows = [
+        (path, str(list(leaf.shape)), axes, rule, *(f"{x:,.2f}" for x in sizes))
+        for path, (leaf, axes, rule, *sizes) in _layouts(mesh, params, config).items()
+    ]
+    header = ("parameter", "shape", "axes", "rule", "MiB", "MiB/device")
+    sizes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    found = rule_table(mesh, params, config)
+    return "\n\n".join([f"mesh: {sizes}", found, _aligned([header, *rows], 4)])
+
+
+def rule_table(mesh: Mesh, params: trees.Tree, config: Config = None) -> str:
+    """Text: which rule laid out how much, and how; arguments and units as in `sharding_table`."""
+    groups: dict[tuple[str, str], list[tuple]] = {}
+    for leaf, axes, rule, *sizes in _layouts(mesh, params, config).values():
         groups.setdefault((rule, axes), []).append((leaf, *sizes))
-    summary = [("rule", "axes", "arrays", "parameters", "MiB", "MiB/device")]
+    groups["total", ""] = [one for found in groups.values() for one in found]
+    rows = [("rule", "axes", "arrays", "parameters", "MiB", "MiB/device")]
     for (rule, axes), found in groups.items():
         leaves, whole, each = zip(*found, strict=True)
         counts = (f"{len(found):,}", f"{trees.count_parameters(leaves):,}")
-        summary.append((rule, axes, *counts, f"{sum(whole):,.2f}", f"{sum(each):,.2f}"))
-    whole, each = (sum(x[i] for found in groups.values() for x in found) for i in (1, 2))
-    counts = (f"{len(flat):,}", f"{trees.count_parameters(params):,}")
-    summary.append(("total", "", *counts, f"{whole:,.2f}", f"{each:,.2f}"))
-    header = ("parameter", "shape", "axes", "rule", "MiB", "MiB/device")
-    sizes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    return "\n\n".join([f"mesh: {sizes}", _aligned(summary, 2), _aligned([header, *rows], 4)])
+        rows.append((rule, axes, *counts, f"{sum(whole):,.2f}", f"{sum(each):,.2f}"))
+    return _aligned(rows, 2)
+
+
+def _layouts(mesh: Mesh, params: trees.Tree, config: Config) -> dict[str, tuple]:
+    """By path: the leaf, its axes in words, the rule, and its MiB in all and per device."""
+    flat, placed = trees.flatten(params), parameter_specs(mesh, params, config)
+    mebibytes = lambda leaf, shape: math.prod(shape) * leaf.dtype.itemsize / 2**20
+    found = {}
+    for path, leaf in flat.items():
+        spec, rule = placed[path]
+        axes = " ".join("x".join(_names(names)) or "-" for names in spec) or "whole"
+        share = NamedSharding(mesh, spec).shard_shape(leaf.shape)
+        found[path] = (leaf, axes, rule, mebibytes(leaf, leaf.shape), mebibytes(leaf, share))
+    return found
 
 
 def _aligned(rows: Sequence[Sequence[str]], texts: int) -> str:

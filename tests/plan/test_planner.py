@@ -78,7 +78,14 @@ def test_json_holds_what_programs_ask_for():
 
 def test_text_names_every_part():
     text = show.as_text(plan("cpu:8"))
-    for word in ("mesh data 2 x fsdp 4", "eval captions", "MFU at most", "chip hours", "fits  "):
+    for word in (
+        "mesh data 2 x fsdp 4",
+        "rule ",
+        "eval captions",
+        "MFU at most",
+        "chip hours",
+        "fits  ",
+    ):
         assert word in text
 
 

@@ -29,6 +29,7 @@ def needing(memory, batch_size=64, fsdp=1):
         constraints=1,
         compile_seconds=1.0,
         total_steps=None,
+        layout="",
         **numbers,
     )
 

@@ -33,7 +33,8 @@ class Plan:
     batch_size: of all devices together. parameters: how many numbers; per_device: how many of them
     a device holds; trained: how many are not frozen. model_flops: of a step, without what is
     computed anew in the backward pass; program_flops: with it. evals: the memory of each
-    evaluation, the optimizer's state beside it. warnings: sentences about what looks wrong.
+    evaluation, the optimizer's state beside it. layout: which rule laid out which parameters how, a
+    table. warnings: sentences about what looks wrong.
     """
 
     topology: str
@@ -53,6 +54,7 @@ class Plan:
     constraints: int
     compile_seconds: float
     total_steps: int | None
+    layout: str
     evals: Mapping[str, Memory] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -118,6 +120,7 @@ def make_plan(config: Mapping[str, Any], topology: str, evals: bool = True) -> P
         constraints=step.constraints,
         compile_seconds=step.seconds,
         total_steps=_total(config),
+        layout=sharding.rule_table(mesh, program.shapes["params"], config.get("mesh")),
         evals=_evaluations(setup, program) if evals else {},
         warnings=_warnings(step, mesh, config["batch_size"]),
     )

@@ -45,13 +45,14 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def as_text(plan: Plan) -> str:
-    """A plan in about twenty lines."""
+    """A plan in about thirty lines."""
     axes = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1)
     lines = [
         f"topology      {plan.topology}: {plan.chips} chips, mesh {axes or 'of one device'}",
         f"batch         {plan.batch_size:,}, {plan.batch_size / plan.chips:g} per chip",
         f"parameters    {plan.parameters:,}, {plan.trained:,} of them trained; "
         f"{plan.per_device:,} per device",
+        *(f"  {line}" for line in plan.layout.splitlines()),
         f"memory        {_memory(plan.memory)}, of {plan.limit:g} GiB per device",
     ]
     lines += [f"  eval {name}: {_memory(one)}" for name, one in plan.evals.items()]
