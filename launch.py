@@ -12,6 +12,8 @@ python launch.py --mode=eval --workdir=W [--data=FOLDER] [--memory=FOLDER] [--k=
     score a finished run, perhaps with the k nearest entries of another memory
 python launch.py --mode=predict --workdir=W --image=PATH [--question=TEXT]
     caption or answer, as JSON
+python launch.py --mode=predict --workdir=W --video=PATH [--question=TEXT | --summary [--out=x.png]]
+    caption or answer; or key frames with time stamps and a sentence for each
 python launch.py --mode=predict --workdir=W --text=TEXT --images=FOLDER
     rank images for a text
 python launch.py --mode=predict --workdir=W --image=PATH --texts=FILE
@@ -60,7 +62,9 @@ DATA = flags.DEFINE_string(
 IMAGE = flags.DEFINE_string(
     "image", None, "predict: picture to caption, ask about, or find texts for."
 )
-QUESTION = flags.DEFINE_string("question", None, "predict: question about --image.")
+VIDEO = flags.DEFINE_string("video", None, "predict: video to caption, ask about, or sum up.")
+SUMMARY = flags.DEFINE_bool("summary", None, "predict: sum --video up by its key frames.")
+QUESTION = flags.DEFINE_string("question", None, "predict: question about --image or --video.")
 TEXT = flags.DEFINE_string("text", None, "predict: text to find pictures for among --images.")
 IMAGES = flags.DEFINE_string("images", None, "predict: folder of pictures to rank for --text.")
 TEXTS = flags.DEFINE_string(
@@ -145,7 +149,7 @@ def main(arguments: list[str]) -> int:
 
 
 PREDICT_FLAGS = (
-    *(DATA, IMAGE, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
+    *(DATA, IMAGE, VIDEO, SUMMARY, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
     *(MEMORY, OF, K, SEARCH, TOPOLOGY, JSON, METHOD, OUT, SAMPLES, JUDGE),
 )
 

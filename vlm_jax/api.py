@@ -4,9 +4,11 @@ model = vlm_jax.load("runs/quickstart")
 model.caption("cat.jpg")                      # a str; a list in gives a list out
 model.answer("cat.jpg", "what colour is it?")
 model.rank("a red circle", ["a.png", "b.png"])
+model.caption("cat.mp4")                      # by as many frames as the model was made for
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +17,15 @@ import numpy as np
 
 from vlm_jax import checkpoint, experiment, lora, sharding, trees, workdir
 from vlm_jax.data.schema import DataError, Example, Question
+from vlm_jax.data.video_images import VideoFile, as_image
 from vlm_jax.evaluate import Run
 from vlm_jax.weights import adopt
 from vlm_jax.weights.folder import read_config
 
 Image = Any
-"""A path, encoded bytes, a PIL image, or uint8[H, W, 3]."""
+"""A path, encoded bytes, a PIL image, or uint8[H, W, 3]; a video as a path with the suffix of one,
+a `data.video_images.VideoFile` or uint8[F, H, W, 3], of which models of pictures see the middle.
+"""
 
 
 class Published(NamedTuple):
@@ -43,11 +48,11 @@ class Pictures:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Example:
-        image = self._images[index]
+        image = as_image(self._images[index])
         asked = []
         if self._questions is not None:
             asked = [Question(question=self._questions[index], answers=[""])]
-        key = str(image) if isinstance(image, str | Path) else f"picture {index}"
+        key = str(image) if isinstance(image, str | Path | VideoFile) else f"picture {index}"
         return Example(id=key, image=image, captions=[], questions=asked)
 
 
@@ -113,6 +118,17 @@ class Model:
         vectors = np.stack(
             self._all(images, lambda run, source: dict(run.image_embeddings(source)))
         )
+        return vectors[0] if single else vectors
+
+    def features(self, image: Image | list[Image]) -> np.ndarray:
+        """Vectors f32[n, D] of pictures ([D] for a single one) from any model that has a vision
+        encoder: those of `embed_image`, or, without a shared space, the mean of the image's tokens.
+        """
+        from vlm_jax.memory.encoders import Trained  # late: few ask for it
+
+        images, single = _listed(image)
+        find = lambda run, source: dict(Trained(self, "").images(source))
+        vectors = np.stack(self._all(images, find))
         return vectors[0] if single else vectors
 
     def embed_text(self, text: str | list[str]) -> np.ndarray:
@@ -258,10 +274,18 @@ def load_pretrained(folder: str | Path, *, batch_size: int = 64, dtype: Any = No
     placed = sharding.replicated(mesh)
     place = lambda path, array: jax.device_put(array, placed)
     found = pretrained.read_folder(folder, dtype=dtype, place=place)
-    setup = pretrained.experiment_of(found, folder)
+    setup = _with_frames(pretrained.experiment_of(found, folder))
     shards = sharding.batch_shards(mesh)
     run = Run(setup, found.variables, mesh, -(-batch_size // shards) * shards)
     return Model(run, Published(found.family, found.config, Path(folder)))
+
+
+def _with_frames(setup: experiment.Experiment) -> experiment.Experiment:
+    """A published model of videos reads as many frames as it has vectors for."""
+    vision = dict(setup.config["model"].get("vision") or {})
+    if vision.get("name") != "frames":
+        return setup
+    return replace(setup, read=replace(setup.read, frames=vision["frames"]))
 
 
 def export(model: Model, folder: str | Path) -> None:

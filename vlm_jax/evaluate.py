@@ -78,15 +78,17 @@ class Run:
         `vlm_jax.decode.Search`.
         """
         tokenizer = self.experiment.tokenizer
-        special = {tokenizer.pad, tokenizer.bos, tokenizer.mask} - {tokenizer.eos, None}
+        special = {tokenizer.pad, tokenizer.bos, tokenizer.mask} - {*tokenizer.ends, None}
         # Rows of the table that only round up its size stand for no token.
-        unused = range(tokenizer.size, self.experiment.model.decoder.vocab)
+        vocab = self.experiment.model.decoder.vocab
+        unused = range(tokenizer.size, vocab)
+        special = {index for index in special if index < vocab}
         search = kwargs.call(
             decode.Search,
             options,
             "options",
             max_length=length,
-            eos=(tokenizer.eos,),
+            eos=tokenizer.ends,
             banned=(*sorted(special), *unused),
             pad=tokenizer.pad,
         )
@@ -176,6 +178,11 @@ class Run:
         """(position, row of outputs) of a compiled function over a source; one batch is computed
         while one is read.
         """
+        if self.experiment.read.ragged and jax.process_count() > 1:
+            raise ValueError(
+                f"data.image.fit={self.experiment.read.fit!r} makes batches whose shapes depend on "
+                "their pictures, which several processes cannot share: use one"
+            )
         loader = Loader(
             source, self.experiment.read, {"inputs": lambda e, _: inputs(e)}, skipped=self.skipped
         )

@@ -233,10 +233,12 @@ def _with_classes(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
 def _check_vocabularies(model: Mapping[str, Any], tokenizer: Tokenizer) -> None:
     """ValueError if a table of the model has fewer rows than the tokenizer has tokens."""
     for part in ("text", "decoder", "reconstruct"):
-        rows = dict(model.get(part) or {}).get("vocab")
-        if rows is not None and rows < tokenizer.size:
+        given = dict(model.get(part) or {})
+        rows, extra = given.get("vocab"), given.get("extra_vocab", 0)
+        if rows is not None and rows + extra < tokenizer.size:
+            also = f" with extra_vocab={extra}" if extra else ""
             raise ValueError(
-                f"config.model.{part}.vocab={rows} is too small for the tokenizer's "
+                f"config.model.{part}.vocab={rows}{also} is too small for the tokenizer's "
                 f"{tokenizer.size} tokens: "
                 f"set it to {tokenizer.size} or more"
             )

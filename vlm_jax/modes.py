@@ -12,6 +12,7 @@ import numpy as np
 from vlm_jax import api, evaluate, experiment, processes, tables, workdir
 from vlm_jax.data import images
 from vlm_jax.data.jsonl import Jsonl
+from vlm_jax.data.video_images import VideoFile
 from vlm_jax.train import train as run_training
 
 
@@ -111,7 +112,7 @@ def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any])
 
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
-    """Caption, answer, rank, or draw; one JSON line on standard output."""
+    """Caption, answer, rank, sum up, or draw; one JSON line on standard output."""
     published = options.get("pretrained")
     loaded = api.load_pretrained(published) if published else api.load(folder)
     given = {name for name, value in options.items() if value is not None} - {"pretrained"}
@@ -127,15 +128,45 @@ def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
         lines = Path(options["texts"]).read_text(encoding="utf-8").splitlines()
         texts = [line.strip() for line in lines if line.strip()]
         result = {"image": options["image"], "ranking": loaded.rank_texts(options["image"], texts)}
+    elif given in ({"video"}, {"video", "question"}):
+        result = _about_video(loaded, options)
+    elif {"video", "summary"} <= given <= {"video", "summary", "out"}:
+        result = _summary(loaded, options)
     elif {"text", "out"} <= given <= {"text", "out", "samples", "judge"}:
         result = {"text": options["text"], "out": _draw(loaded, options)}
     else:
         raise ValueError(
             "--mode=predict takes --image, --image with --question, --text with --images, "
-            "--image with --texts, or --text with --out"
+            "--image with --texts, --video, perhaps with --question or --summary, or --text with "
+            "--out"
         )
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return 0
+
+
+def _about_video(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A caption of --video, or the answer to --question, and by how many of its frames."""
+    video, question = VideoFile(options["video"]), options.get("question")
+    read = {"video": options["video"], "frames": loaded.run.experiment.read.frames or 1}
+    if question is None:
+        return read | {"caption": loaded.caption(video)}
+    return read | {"question": question, "answer": loaded.answer(video, question)}
+
+
+def _summary(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of --video with a sentence for each, and their key frames as a picture in --out."""
+    from vlm_jax import video_summary  # late: as above
+
+    path, out = options["video"], options.get("out")
+    parts = video_summary.summarise(loaded, path)
+    if out:
+        sheet = video_summary.sheet(parts, path)
+        workdir.atomic_write_bytes(out, images.encode_png(np.asarray(sheet)))
+    rows = [
+        {"start": part.start, "end": part.end, "time": part.time, "caption": part.caption}
+        for part in parts
+    ]
+    return {"video": path, "summary": rows} | ({"out": out} if out else {})
 
 
 def _draw(loaded: api.Model, options: Mapping[str, Any]) -> str:

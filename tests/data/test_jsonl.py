@@ -5,6 +5,7 @@ import pytest
 
 from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.data.schema import DataError
+from vlm_jax.data.video_images import VideoFile
 
 GOOD = {"id": "1", "image": "a.png", "captions": ["a cat"]}
 
@@ -28,6 +29,12 @@ def test_lines_become_examples_in_order(tmp_path):
     assert source[1]["id"] == "ü" and source[1]["label"] == "dog"
     assert source[1]["questions"] == [asked]
     assert [example["id"] for example in source] == ["1", "ü"]
+
+
+def test_a_line_may_name_a_video(tmp_path):
+    (tmp_path / "c.mp4").write_bytes(b"only looked for, never opened")
+    line = {"id": "1", "video": "c.mp4", "captions": ["a cat"]}
+    assert Jsonl(folder(tmp_path, line))[0]["image"] == VideoFile(str(tmp_path / "c.mp4"))
 
 
 def test_blank_lines_carriage_returns_and_a_byte_order_mark_do_no_harm(tmp_path):
@@ -57,6 +64,9 @@ BAD = {
     "answers without a question": GOOD | {"id": "x", "answers": ["1"]},
     "unknown key 'answer'; did you mean 'answers'": GOOD
     | {"id": "x", "question": "q", "answer": ["1"]},
+    "no video file": {"id": "x", "video": "c.mp4", "captions": ["a"]},
+    "video '/c.mp4' is absolute": {"id": "x", "video": "/c.mp4", "captions": ["a"]},
+    "an image and a video": GOOD | {"id": "x", "video": "c.mp4"},
     "image must be the path": GOOD | {"id": "x", "image": 3},
     "is absolute": GOOD | {"id": "x", "image": "/etc/hosts"},
     "'C:/a.png' is absolute": GOOD | {"id": "x", "image": "C:/a.png"},

@@ -16,6 +16,7 @@ from vlm_jax.data.pipeline import (
     train_batches,
 )
 from vlm_jax.data.schema import DataError
+from vlm_jax.data.video_images import VideoFile, VideoPixels
 
 N, SIDE = 11, 4
 
@@ -233,3 +234,64 @@ def test_too_few_texts_are_repeated_equally_often():
     )
     with pytest.raises(DataError, match="example 0 has no question"):
         asked(2, of=0)
+
+
+def clip(count):
+    """A video whose frame i is of brightness i."""
+    shades = np.arange(count, dtype=np.uint8)
+    return VideoPixels(np.broadcast_to(shades[:, None, None, None], (count, SIDE, SIDE, 3)).copy())
+
+
+def test_a_video_is_as_many_frames_as_asked_for_or_the_one_in_its_middle():
+    read = ImageReader(2 * SIDE, frames=3)
+    pixels, flipped = read(clip(9), None)
+    assert pixels.shape == (3, 2 * SIDE, 2 * SIDE, 3) and pixels.dtype == np.uint8 and not flipped
+    assert list(pixels[:, 0, 0, 0]) == [1, 4, 7]
+    assert ImageReader(SIDE)(clip(9), None)[0][0, 0, 0] == 4
+    assert read(np.zeros((SIDE, SIDE, 3), np.uint8), None)[0].ndim == 3  # a picture stays one
+    with pytest.raises(ValueError, match="frames=0"):
+        ImageReader(SIDE, frames=0)
+    with pytest.raises(ValueError, match="all of one size"):
+        ImageReader(SIDE, frames=2, fit="native", most=4)
+
+
+def test_all_frames_of_a_video_are_augmented_alike():
+    augment = Augment(crop_scale=(0.3, 0.9), brightness=0.5, flip="swap_words")
+    noise = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3)).astype(np.uint8)
+    still = VideoPixels(np.repeat(noise, 4, axis=0))
+    read, seen = ImageReader(8, augment=augment, frames=4), set()
+    for seed in range(8):
+        pixels, flipped = read(still, np.random.default_rng(seed))
+        assert all(np.array_equal(frame, pixels[0]) for frame in pixels)
+        seen.add((flipped, pixels.tobytes()))
+    assert len(seen) == 8 and {flipped for flipped, _ in seen} == {True, False}
+
+
+def test_a_broken_video_is_skipped_like_a_broken_picture(tmp_path):
+    source = Source(3)
+    for i in range(3):
+        source[i]["image"] = clip(4)
+    (tmp_path / "x.mp4").write_bytes(b"")
+    source[1]["image"] = VideoFile(str(tmp_path / "x.mp4"))
+    read = Loader(source, ImageReader(SIDE, frames=2), {"task": preprocess})
+    batch = take(eval_batches(read, batch_size=3), 1)[0]
+    assert batch["image"].shape == (3, 2, SIDE, SIDE, 3)
+    assert list(batch["valid"]) == [True, False, True]
+    assert "x.mp4 is empty" in read.skipped.reasons[0]
+
+
+def test_pictures_of_many_sizes_make_one_batch_and_texts_know_their_grids():
+    source = Source(3)
+    for i, shape in enumerate([(8, 8, 3), (8, 16, 3), (20, 12, 3)]):
+        source[i]["image"] = np.full(shape, i + 1, np.uint8)
+    read = ImageReader(2, fit="native", block=2, most=1000, method="nearest")
+    grid = lambda example, rng: {"grid": np.array(example["grid"])}
+    batch = next(eval_batches(Loader(source, read, {"task": grid}), batch_size=3))
+    assert batch["task"]["grid"].tolist() == [[2, 2], [2, 4], [5, 3]]
+    assert batch["image"]["segments"].sum(axis=1).tolist() == [16, 32, 60]
+    pixels = batch["image"]["pixels"]
+    assert pixels.shape == (3, 64, 12) and not pixels[0, 16:].any() and np.all(pixels[1, :32] == 2)
+    with pytest.raises(ValueError, match=r"fit='tiles' needs longest"):
+        ImageReader(2, fit="tiles")
+    with pytest.raises(ValueError, match="fit='tile': choose one of"):
+        ImageReader(2, fit="tile")

@@ -113,3 +113,13 @@ def test_misspelt_names_and_keys_are_answered_with_the_right_ones(tmp_path):
     (tmp_path / "data.jsonl").write_text(json.dumps({"id": "1"}))
     with pytest.raises(DataError, match="line 1"):
         make_source({"name": "jsonl", "path": str(tmp_path)})
+
+
+def test_frames_may_be_shuffled():
+    source = {"name": "moving_scenes", "split": "test", "length": 3}
+    plain, found = make_source(source), make_source({"name": "shuffled_frames", "source": source})
+    assert found.name == "moving_scenes/test/shuffled" and len(found) == 3
+    assert found[1]["questions"] == plain[1]["questions"]
+    frames = [list(row[1]["image"].frames(6)) for row in (plain, found)]
+    assert sorted(x.tobytes() for x in frames[0]) == sorted(x.tobytes() for x in frames[1])
+    assert any((a != b).any() for a, b in zip(*frames, strict=True))

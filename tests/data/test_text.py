@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tokenizers
 
 from vlm_jax.data import text
-from vlm_jax.tokenizers import make_tokenizer
+from vlm_jax.tokenizers import Tokenizer, make_tokenizer
 
 TOKENIZER = make_tokenizer({"name": "word"}, lambda: ["is it red a big dog"])
 IDS = lambda words: TOKENIZER.encode(words)
@@ -79,3 +80,42 @@ def test_a_prompt_without_room_for_a_text_is_named():
     with pytest.raises(ValueError, match=r"leaves no room.*length=4: raise"):
         text.decoder_text(TOKENIZER, "is it red", "dog", 4)
     assert text.decoder_text(TOKENIZER, "is it", "dog", 4)["targets_mask"].sum() == 2
+
+
+def test_a_template_is_read_as_one_text_around_its_special_tokens():
+    pieces = make_tokenizer({"name": "bpe", "size": 300}, lambda: ["is it red", "it is it"] * 9)
+    whole = pieces.encode("is it red")
+    assert text.fill(pieces, "{bos}is {prompt} red{eos}", "it") == [pieces.bos, *whole, pieces.eos]
+    assert text.fill(pieces, "[BOS]is it red{[MASK]*2}", "") == [pieces.bos, *whole, 4, 4]
+    assert text.fill(pieces, "{7*2}{pad}", "") == [7, 7, pieces.pad]
+
+
+def test_special_tokens_in_what_users_write_are_words():
+    ids = text.fill(TOKENIZER, "{bos}[MASK] {prompt} dog", "is [MASK]")
+    assert ids[:2] == [BOS, TOKENIZER.mask] and ids[-1:] == IDS("dog")
+    assert TOKENIZER.mask not in ids[2:] and IDS("is")[0] in ids
+
+
+def test_a_template_that_exceeds_the_length_or_asks_twice_is_named():
+    with pytest.raises(ValueError, match="alone needs 2 of 1 tokens"):
+        text.fill(TOKENIZER, "{bos}{prompt}{eos}", "is it", 1)
+    with pytest.raises(ValueError, match="more than one {prompt}"):
+        text.fill(TOKENIZER, "{prompt}{prompt}", "is it")
+
+
+def test_an_encoder_s_text_may_have_a_template():
+    arrays = text.encoder_text(TOKENIZER, "is it red", 5, "{bos}a {prompt}{eos}")
+    assert arrays["text"].tolist() == [BOS, *IDS("a is it"), EOS]
+
+
+def test_a_text_begins_after_a_token_that_is_given_by_its_number():
+    model = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    names = ["<unk>", "<s>", "</s>", "<image>"]
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=names, show_progress=False)
+    model.train_from_iterator(["is it red", "it is"], trainer)
+    marked = Tokenizer(model.to_str())
+    whole = model.encode("is it<image>red").ids
+    assert text.fill(marked, "{1}is {prompt}{<image>}red", "it") == [1, *whole]
+    within = model.encode("<s>is it<image>red").ids
+    assert within[1:] != whole and text.fill(marked, "{bos}is it{<image>}red", "") == within

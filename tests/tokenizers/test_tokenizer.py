@@ -133,3 +133,16 @@ def test_a_missing_file_and_an_unknown_kind(tmp_path):
         made("wordpeice")
     with pytest.raises(TypeError, match="did you mean 'min_count'"):
         made("word", mincount=2)
+
+
+def test_texts_end_by_the_tokens_that_were_chosen(tmp_path):
+    made = Tokenizer(make_tokenizer({"name": "word"}, lambda: TEXTS)._model.to_str(), None, (6, 7))
+    assert made.ends == (6, 7) and made.decode([5, 3, 8, 7, 9]) == made.decode([5, 8])
+    made.save(tmp_path / "t.json")
+    assert Tokenizer.load(tmp_path / "t.json").ends == copy.deepcopy(made).ends == (6, 7)
+
+
+def test_texts_of_ours_may_name_special_tokens():
+    words = make_tokenizer({"name": "word"}, lambda: TEXTS)
+    assert words.read("[MASK] red") == [words.mask, *words.encode("red")]
+    assert words.mask not in words.encode("[MASK] red") and words.mask in words.special

@@ -145,6 +145,17 @@ def crop(
     return scaled[top : top + size, left : left + size]
 
 
+def round_crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+    """As `crop`, from a corner that is rounded to the nearest even pixel where it would be half of
+    one, as torchvision's transforms have it.
+    """
+    height, width = pixels.shape[:2]
+    scale = lambda side: int(size * side / min(height, width))
+    scaled = resize(pixels, scale(height), scale(width), method)
+    top, left = (round((side - size) / 2) for side in scaled.shape[:2])
+    return scaled[top : top + size, left : left + size]
+
+
 def pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
     """The longest side scaled to `size`, centred on a square of the picture's mean colour."""
     height, width = pixels.shape[:2]
@@ -157,7 +168,12 @@ def pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
     return ground
 
 
-FITS: dict[str, Callable[..., np.ndarray]] = {"stretch": stretch, "crop": crop, "pad": pad}
+FITS: dict[str, Callable[..., np.ndarray]] = {
+    "stretch": stretch,
+    "crop": crop,
+    "round_crop": round_crop,
+    "pad": pad,
+}
 
 
 def fit(
@@ -167,8 +183,8 @@ def fit(
     method: str = "bicubic",
     shortest: int | None = None,
 ) -> np.ndarray:
-    """Uint8[size, size, 3] by "stretch", "crop" (see there for `shortest`) or "pad". ValueError for
-    another way or method.
+    """Uint8[size, size, 3] by "stretch", "crop" (see there for `shortest`), "round_crop" or "pad".
+    ValueError for another way or method.
     """
     if how not in FITS or method not in METHODS:
         raise ValueError(

@@ -4,7 +4,8 @@ One JSON object per line, in UTF-8:
 
     {"id": "7", "image": "7.jpg", "captions": ["a cat"], "question": "how many?", "answers": ["1"]}
 
-`image` is relative to the folder. `question` and `answers` may be left out, and so may the texts in
+`image` is relative to the folder; in its place there may be a `video`, whose middle frame is what
+models of pictures see. `question` and `answers` may be left out, and so may the texts in
 `captions` where there is a question. An optional `type` belongs to the question, an optional
 `label` to the image. Several questions about one image are several lines with ids of their own.
 Other keys are ignored.
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from vlm_jax.data.schema import DataError, Example, validate
+from vlm_jax.data.video_images import VideoFile
 
 FILE = "data.jsonl"
 """The name of the file in the folder."""
 
-_KEYS = {"id", "image", "captions", "question", "answers", "type", "label"}
+_KEYS = {"id", "image", "video", "captions", "question", "answers", "type", "label"}
 _LISTED = 10  # so many of the skipped lines are described; all are counted
 
 
@@ -76,7 +78,8 @@ class Jsonl:
             try:
                 example = _example(line, self._folder, where)
                 if not os.path.isfile(str(example["image"])):  # unlike Path's, never raises
-                    raise DataError(f"{where}: there is no image file {example['image']}")
+                    kind = "video" if isinstance(example["image"], VideoFile) else "image"
+                    raise DataError(f"{where}: there is no {kind} file {example['image']}")
                 earlier = first_line.setdefault(example["id"], number)
                 if earlier != number:
                     raise DataError(
@@ -115,9 +118,12 @@ def _example(line: bytes, folder: Path, where: str) -> Example:
         raise DataError(f"{where}: a question without answers; add them or remove the question")
     example = {key: record[key] for key in ("id", "captions", "label") if key in record}
     example["questions"] = [question] if question else []
-    example["image"] = _image(record["image"], folder, where) if "image" in record else ""
-    if "image" not in record:
-        del example["image"]  # for `validate` to name it with whatever else is missing
+    if "image" in record and "video" in record:
+        raise DataError(f"{where}: an image and a video; make two lines of them")
+    if "image" in record:  # if there is neither, `validate` names it with what else is missing
+        example["image"] = _path(record["image"], folder, where, "image")
+    elif "video" in record:
+        example["image"] = VideoFile(_path(record["video"], folder, where, "video"))
     checked = validate(example, where)
     if not (checked["captions"] or question or "label" in checked):
         raise DataError(f"{where}: no caption, question or label; remove the line or add one")
@@ -155,12 +161,12 @@ def _meant(key: str) -> str | None:
     return next(iter(difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)), None)
 
 
-def _image(image: Any, folder: Path, where: str) -> str:
-    """The path of an image that lies in the folder; links inside it may lead anywhere."""
-    if not isinstance(image, str) or not image.strip():
-        raise DataError(f"{where}: image must be the path of a file, this is {image!r:.40}")
-    if image.startswith(("/", "\\")) or PureWindowsPath(image).drive:
-        raise DataError(f"{where}: image {image!r} is absolute; make it relative to {folder}")
-    if ".." in PurePosixPath(image.replace("\\", "/")).parts:
-        raise DataError(f"{where}: image {image!r} leaves the folder; move it into {folder}")
-    return str(folder / image)
+def _path(path: Any, folder: Path, where: str, key: str) -> str:
+    """The path of a file that lies in the folder; links inside it may lead anywhere."""
+    if not isinstance(path, str) or not path.strip():
+        raise DataError(f"{where}: {key} must be the path of a file, this is {path!r:.40}")
+    if path.startswith(("/", "\\")) or PureWindowsPath(path).drive:
+        raise DataError(f"{where}: {key} {path!r} is absolute; make it relative to {folder}")
+    if ".." in PurePosixPath(path.replace("\\", "/")).parts:
+        raise DataError(f"{where}: {key} {path!r} leaves the folder; move it into {folder}")
+    return str(folder / path)

@@ -12,10 +12,10 @@ from typing import Any
 import grain
 import numpy as np
 
-from vlm_jax.data import images
+from vlm_jax.data import images, sizes
 from vlm_jax.data.augment import Augment, swap_sides
 from vlm_jax.data.order import shuffled
-from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.schema import DataError, Example, Source, Video
 
 Preprocess = Callable[[Example, np.random.Generator | None], Mapping[str, np.ndarray]]
 
@@ -23,13 +23,26 @@ MAX_IN_A_ROW = 100
 """A source with this many broken examples next to each other is broken itself."""
 
 
+FITS = (*images.FITS, "canvas", "patches", "native", "tiles", "regions")
+"""Ways of making pictures fit, by the `fit` of an ImageReader."""
+
+
 @dataclass(frozen=True)
 class ImageReader:
     """How an example's image becomes pixels.
 
     size: H and W. fit: "stretch" to the square, "crop" the centre after scaling the shortest side
-    (to `shortest` pixels, by default to size), or "pad" to a square first. method: one of
-    `images.METHODS`. augment: applied in training only.
+    (to `shortest` pixels, by default to size), "round_crop" (see data.images), or "pad" to a square
+    first. method: one of `images.METHODS`. augment: applied in training only.
+
+    Pictures that keep their proportions (see data.sizes) come with what else the vision encoder
+    takes: "canvas", patches of `size` pixels, in blocks of block x block, with `shortest` and
+    `longest` sides; "patches", at most `most` of them; "native", patches in blocks, between `least`
+    and `most` pixels in all; "tiles" of size x size pixels, with a `longest` side, one of them
+    without `split`. "regions": no pictures are read, only features of their regions.
+
+    frames: how many are taken of a video, spread evenly; None: the one in its middle. All of them
+    are augmented alike.
     """
 
     size: int
@@ -37,19 +50,84 @@ class ImageReader:
     method: str = "bicubic"
     shortest: int | None = None
     augment: Augment | None = None
+    longest: int | None = None
+    block: int = 1
+    least: int = 0
+    most: int = 0
+    split: bool = True
+    frames: int | None = None
 
-    def __call__(self, image: Any, rng: np.random.Generator | None) -> tuple[np.ndarray, bool]:
-        """uint8[size, size, 3], and whether it was mirrored in a way that texts must follow.
-        DataError if unreadable.
+    def __post_init__(self):
+        """ValueError for another fit, or one that lacks a number."""
+        if self.fit not in FITS:
+            raise ValueError(f"fit={self.fit!r}: choose one of {', '.join(FITS)}")
+        needs = {"canvas": ("shortest", "longest"), "tiles": ("longest",)}
+        needs |= {"patches": ("most",), "native": ("most",)}
+        missing = [name for name in needs.get(self.fit, ()) if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"fit={self.fit!r} needs {' and '.join(missing)}")
+        if self.frames is not None and (self.frames < 1 or self.fit not in images.FITS):
+            raise ValueError(
+                f"frames={self.frames} with fit={self.fit!r}: videos need at least one frame, all "
+                f"of one size; choose one of {', '.join(images.FITS)}"
+            )
+
+    @property
+    def ragged(self) -> bool:
+        """Whether arrays of different pictures may differ in the length of their first axis."""
+        return self.fit in ("native", "tiles")
+
+    def __call__(self, image: Any, rng: np.random.Generator | None) -> tuple[Any, bool]:
+        """uint8[size, size, 3], of videos uint8[frames, size, size, 3], or for pictures that keep
+        their proportions the arrays of data.sizes; and whether it was mirrored in a way that texts
+        must follow. DataError if unreadable.
 
         Float arrays are features and pass unchanged.
         """
         if isinstance(image, np.ndarray) and image.dtype == np.float32:
             return image, False
-        pixels, flipped = images.decode(image), False
-        if rng is not None and self.augment is not None:
-            pixels, flipped = self.augment(pixels, rng)
-        return images.fit(pixels, self.size, self.fit, self.method, self.shortest), flipped
+        if self.fit == "regions":
+            raise DataError(
+                f"this model reads features of detected regions, f32[regions, {self.size}], and "
+                "no pictures: give those, which a detector must make beforehand, in their place"
+            )
+        if self.frames is not None and isinstance(image, Video):
+            return self._video(image, rng, self.frames)
+        pixels, flipped = self._augmented(images.decode(image), rng)
+        return self._fitted(pixels), flipped
+
+    def _augmented(
+        self, pixels: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, bool]:
+        if rng is None or self.augment is None:
+            return pixels, False
+        return self.augment(pixels, rng)
+
+    def _video(
+        self, video: Video, rng: np.random.Generator | None, count: int
+    ) -> tuple[np.ndarray, bool]:
+        seed = None if rng is None else rng.integers(2**63)
+        found, flipped = [], False
+        for frame in video.frames(count):
+            same = None if seed is None else np.random.default_rng(seed)
+            pixels, flipped = self._augmented(images.decode(frame), same)
+            found.append(self._fitted(pixels))
+        if not found:
+            raise DataError("a video without frames")
+        return np.stack(found), flipped
+
+    def _fitted(self, pixels: np.ndarray) -> Any:
+        size, method, longest = self.size, self.method, self.longest or 0
+        if self.fit == "canvas":
+            lengths = (self.shortest or longest, longest)
+            return sizes.canvas(pixels, size, *lengths, self.block, method)
+        if self.fit == "patches":
+            return sizes.at_most(pixels, size, self.most, method)
+        if self.fit == "native":
+            return sizes.native(pixels, size, self.block, self.least, self.most, method)
+        if self.fit == "tiles":
+            return sizes.tiles(pixels, size, longest, self.split, method)
+        return images.fit(pixels, size, self.fit, method, self.shortest)
 
 
 @dataclass
@@ -115,6 +193,8 @@ class Loader:
             image, flipped = (known, False) if known else self.read(example["image"], rng)
             if flipped:
                 example = mirrored(example)
+            if isinstance(image, Mapping) and "grid" in image:
+                example = with_grid(example, image["grid"])
             inputs = {name: preprocess(example, rng) for name, preprocess in self.tasks.items()}
         except DataError as error:
             raise DataError(f"{self.source.name}, example {example['id']}: {error}") from error
@@ -137,6 +217,12 @@ def several(preprocess: Preprocess, field: str, count: int) -> Preprocess:
         return stack([dict(preprocess(view, rng)) for view in views])
 
     return stacked
+
+
+def with_grid(example: Example, grid: np.ndarray) -> Example:
+    """The example with the rows and columns that its picture was cut into, for its texts."""
+    copy: Any = {**example, "grid": (int(grid[0]), int(grid[1]))}
+    return copy
 
 
 def mirrored(example: Example) -> Example:
@@ -174,7 +260,7 @@ def train_batches(
 
     def batch(step: int) -> dict[str, Any]:
         read: list[Any] = [stream[int(step) * batch_size + row] for row in share]
-        return stack(read)
+        return stack(read, loader.read.ragged)
 
     steps = grain.MapDataset.range(2**31 - 1).map(batch)
     return steps.to_iter_dataset(
@@ -205,7 +291,7 @@ def eval_batches(
                 loader.skipped.add(str(error))
             filler = filler or _filler(loader)
             read.append(filler)
-        yield stack(read)
+        yield stack(read, loader.read.ragged)
 
 
 def _filler(loader: Loader) -> dict[str, Any]:
@@ -216,16 +302,20 @@ def _filler(loader: Loader) -> dict[str, Any]:
     return uncounted(0) | {"valid": np.bool_(False)}
 
 
-def stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def stack(rows: list[dict[str, Any]], ragged: bool = False) -> dict[str, Any]:
     """Nested dicts of arrays, stacked along a new first axis. ValueError naming the key if the
     shapes differ.
+
+    ragged: arrays that differ in the length of their first axis alone are filled up with zeros.
     """
     first, stacked = rows[0], {}
     for key, value in first.items():
         column = [row[key] for row in rows]
         if isinstance(value, Mapping):
-            stacked[key] = stack(column)
+            stacked[key] = stack(column, ragged)
             continue
+        if ragged and len({np.shape(x)[1:] for x in column}) == 1 and np.ndim(value):
+            column = _equally_long(column)
         shapes = {np.shape(x) for x in column}
         if len(shapes) > 1:
             raise ValueError(
@@ -233,3 +323,8 @@ def stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
             )
         stacked[key] = np.stack(column)
     return stacked
+
+
+def _equally_long(column: list[np.ndarray]) -> list[np.ndarray]:
+    most = max(len(x) for x in column)
+    return [np.pad(x, [(0, most - len(x))] + [(0, 0)] * (x.ndim - 1)) for x in column]

@@ -107,7 +107,7 @@ def shuffled(rng: np.random.Generator, items: Iterable[Choice]) -> list[Choice]:
     return sorted(items, key=lambda _: rng.random())
 
 
-def _around(rng: np.random.Generator, most: float) -> float:
+def around(rng: np.random.Generator, most: float) -> float:
     """A number in [-most, most]."""
     return most * (2 * rng.random() - 1)
 
@@ -131,10 +131,10 @@ def sample_scene(
     count = pick(rng, range(objects[0], objects[1] + 1))
     kinds = _sample_kinds(rng, count, held_out)
     cells = shuffled(rng, range(GRID * GRID))[:count]
-    grey = 226 + _around(rng, 16)  # light paper: every colour is darker than its ground
+    grey = 226 + around(rng, 16)  # light paper: every colour is darker than its ground
     return {
         "size": size,
-        "background": [round(grey + _around(rng, 8)) for _ in range(3)],
+        "background": [round(grey + around(rng, 8)) for _ in range(3)],
         "objects": [_place(rng, kind, cell, size) for kind, cell in zip(kinds, cells, strict=True)],
     }
 
@@ -167,20 +167,20 @@ def _place(
     low, high = RADII[word]
     radius = low + (high - low) * rng.random()
     reach = 0.5 / GRID - radius * _SPREAD
-    x, y = ((i + 0.5) / GRID + _around(rng, reach) for i in (cell % GRID, cell // GRID))
+    x, y = ((i + 0.5) / GRID + around(rng, reach) for i in (cell % GRID, cell // GRID))
     thing = {
         "shape": shape,
         "colour": colour,
         "size": word,
         "centre": [x * size, y * size],
         "radius": radius * size,
-        "angle": _around(rng, _TILT),
-        "rgb": [value + round(_around(rng, 10)) for value in COLOURS[colour]],
+        "angle": around(rng, _TILT),
+        "rgb": [value + round(around(rng, 10)) for value in COLOURS[colour]],
     }
-    return thing | {"box": _box(thing)}  # pyright: ignore[reportReturnType]
+    return thing | {"box": box_of(thing)}  # pyright: ignore[reportReturnType]
 
 
-def _box(thing: Mapping[str, Any]) -> list[float]:
+def box_of(thing: Mapping[str, Any]) -> list[float]:
     """The tight box of an object, in pixels rounded to 1/100."""
     (x, y), radius = thing["centre"], thing["radius"]
     points = [(x - radius, y - radius), (x + radius, y + radius)]

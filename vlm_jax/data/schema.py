@@ -5,7 +5,7 @@ A source is anything with a `name`, a length and random access by position; what
 is one new source and nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -16,6 +16,21 @@ Pixels = str | PathLike[str] | bytes | np.ndarray
 
 Image = Pixels | Callable[[], Pixels]
 """An image as an example holds it: pixels, or a function without arguments that makes them late."""
+
+
+@runtime_checkable
+class Video(Protocol):
+    """A video as an example holds it in place of an image. For whoever knows pictures only, it is
+    one: the function that an image may be.
+    """
+
+    def __call__(self) -> Pixels:
+        """The frame in the middle."""
+        ...
+
+    def frames(self, count: int) -> Iterator[Pixels]:
+        """`count` frames, the middles of as many equal parts. DataError if it cannot be read."""
+        ...
 
 
 class DataError(ValueError):
@@ -42,9 +57,9 @@ class Region(TypedDict):
 class Example(TypedDict):
     """One image with what is said about it.
 
-    id: unique in its source. image: see `Image`. captions, questions: possibly empty lists.
-    label: a class name, for classification. regions: what is known of its parts. scene: the graph
-    behind a rendered image, see `vlm_jax.data.scenes`. A source may add further keys.
+    id: unique in its source. image: see `Image` and `Video`. captions, questions: possibly empty
+    lists. label: a class name, for classification. regions: what is known of its parts. scene: the
+    graph behind a rendered image, see `vlm_jax.data.scenes`. A source may add further keys.
     """
 
     id: str

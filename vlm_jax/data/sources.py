@@ -16,11 +16,13 @@ from vlm_jax.data.easy_vqa import EasyVQA
 from vlm_jax.data.emoji import Emoji
 from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.data.mixture import Mixture, announce
+from vlm_jax.data.moving_scenes import MovingScenes
 from vlm_jax.data.parquet import Parquet
 from vlm_jax.data.scenes import Scenes
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.stamps import Stamps
 from vlm_jax.data.tfds_source import Tfds
+from vlm_jax.data.video_images import ShuffledFrames
 from vlm_jax.data.webdataset import WebDataset
 
 
@@ -106,6 +108,11 @@ def questions(source: Mapping[str, Any]) -> Questions:
     return flatten_questions(make_source(source))
 
 
+def shuffled_frames(source: Mapping[str, Any]) -> ShuffledFrames:
+    """Another source's config with the frames of every video in a random order."""
+    return ShuffledFrames(make_source(source))
+
+
 def retrieved(
     source: Mapping[str, Any], memory: str | Mapping[str, Any], k: int = 4, own: bool = False
 ) -> Source:
@@ -128,6 +135,7 @@ def features(source: Mapping[str, Any], **encoders: Any) -> Source:
 
 SOURCES: dict[str, Callable[..., Any]] = {
     "scenes": Scenes,
+    "moving_scenes": MovingScenes,
     "jsonl": Jsonl,
     "easy_vqa": EasyVQA,
     "emoji": Emoji,
@@ -138,6 +146,7 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "subset": subset,
     "mixture": mixture,
     "questions": questions,
+    "shuffled_frames": shuffled_frames,
     "features": features,
     "stamps": Stamps,
     "retrieved": retrieved,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,15 @@ def pad(ids: Sequence[int], length: int, fill: int = 0) -> tuple[np.ndarray, np.
     return padded, np.arange(length) < len(kept)
 
 
-def encoder_text(tokenizer: Tokenizer, text: str, length: int) -> Arrays:
+def encoder_text(
+    tokenizer: Tokenizer, text: str, length: int, template: str | None = None
+) -> Arrays:
     """A text between its special tokens as `text` i32[length] and `text_mask` bool[length]; a long
-    text loses its end, not the tokens after it.
+    text loses its end, not the tokens after it. template: another arrangement, see `fill`.
     """
+    if template is not None:
+        tokens, mask = pad(fill(tokenizer, template, text, length), length, tokenizer.pad)
+        return {"text": tokens, "text_mask": mask}
     room = length - len(tokenizer.before) - len(tokenizer.after)
     ids = [*tokenizer.before, *tokenizer.encode(text)[:room], *tokenizer.after]
     tokens, mask = pad(ids, length, tokenizer.pad)
@@ -83,28 +89,59 @@ def decoder_text(
 def fill(tokenizer: Tokenizer, template: str, prompt: str, length: int | None = None) -> list[int]:
     """Ids of a template such as "{<image>*256}{bos}answer en {prompt}{<0x0A>}".
 
-    In braces stand the prompt, bos, eos, or the exact name of a token, perhaps repeated; whatever
-    is between them is text. The prompt's ids are cut where all together would exceed `length`.
-    ValueError for a token that the tokenizer lacks, or a length that the template alone exceeds.
+    In braces stand the prompt, bos, eos, pad, the exact name of a token, or its number, perhaps
+    repeated; whatever is between them is text, in which the names of special tokens stand for
+    them. In the prompt they do not. A token that is given by its number is no part of the text:
+    what follows it is read as the beginning of one. The prompt's ids are cut where all together
+    would exceed `length`. ValueError for a token that the tokenizer lacks, or a length that the
+    template alone exceeds.
     """
-    pieces = re.split(r"\{(.*?)\}", template)
-    parts: list[list[int] | None] = []
-    for number, piece in enumerate(pieces):
-        if number % 2 == 0:
-            parts.append(tokenizer.encode(piece) if piece else [])
-        else:
-            parts.append(None if piece == "prompt" else _named(tokenizer, piece))
-    fixed = sum(len(part) for part in parts if part is not None)
+    parts = _parts(tokenizer, template)
+    whole = _read(tokenizer, [prompt if part is None else part for part in parts])
+    words = tokenizer.encode(prompt)
+    plain = words == tokenizer.read(prompt)
+    if plain and (length is None or len(whole) <= length):
+        return whole
+    # By itself, what stands at the border of the prompt may be split in another way.
+    around = parts.index(None) if None in parts else len(parts)
+    before, after = (_read(tokenizer, part) for part in (parts[:around], parts[around + 1 :]))
+    fixed = len(before) + len(after)
     if length is not None and fixed > length:
         raise ValueError(f"template {template!r} alone needs {fixed} of {length} tokens")
-    words = tokenizer.encode(prompt)
     words = words if length is None else words[: length - fixed]
-    return [index for part in parts for index in (words if part is None else part)]
+    return [*before, *(words if None in parts else []), *after]
 
 
-def _named(tokenizer: Tokenizer, piece: str) -> list[int]:
-    """The ids of one pair of braces: "bos", "eos", "<image>", "<image>*256"."""
+def _parts(tokenizer: Tokenizer, template: str) -> list[str | int | None]:
+    """A template's texts, special tokens among them, its other tokens' ids, None for the prompt."""
+    parts: list[str | int | None] = []
+    for number, piece in enumerate(re.split(r"\{(.*?)\}", template)):
+        if number % 2 == 0:
+            parts += [piece] if piece else []
+        elif piece == "prompt":
+            parts.append(None)
+        else:
+            index, times = _named(tokenizer, piece)
+            spelled = index in tokenizer.special and not piece[0].isdigit()
+            parts += [str(tokenizer.token(index)) if spelled else index] * times
+    if parts.count(None) > 1:
+        raise ValueError(f"template {template!r} has more than one {{prompt}}")
+    return parts
+
+
+def _read(tokenizer: Tokenizer, parts: Sequence[str | int | None]) -> list[int]:
+    """Ids of texts and ids, neighbouring texts read as one."""
+    ids: list[int] = []
+    for named, group in groupby(parts, key=lambda part: isinstance(part, int)):
+        found: list[Any] = list(group)
+        ids += found if named else tokenizer.read("".join(found))
+    return ids
+
+
+def _named(tokenizer: Tokenizer, piece: str) -> tuple[int, int]:
+    """Id and number of one pair of braces: "bos", "eos", "<image>", "<image>*256", "30522"."""
     name, _, times = piece.partition("*") if re.search(r"\*\d+$", piece) else (piece, "", "")
-    known = {"bos": tokenizer.bos, "eos": tokenizer.eos}
-    index = known[name] if name in known else tokenizer.id_of(name)
-    return [index] * int(times or 1)
+    known = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+    if name in known:
+        return known[name], int(times or 1)
+    return int(name) if name.isdigit() else tokenizer.id_of(name), int(times or 1)

@@ -68,21 +68,43 @@ class VisionLanguageModel(nn.Module):
     def encode_image(
         self, image: Array | Mapping, *, train: bool = False, **given: Any
     ) -> Features:
-        """Features of uint8[B, H, W, 3] images in [0, 255], or of f32[B, ...] features computed
-        beforehand, or a frozen encoder's own Features, {"pooled", "tokens"}, which need it no more.
-        given: what else the vision encoder takes, such as a mask.
+        """Features of uint8[B, H, W, 3] images in [0, 255], or uint8[B, S, P] patches of them, or
+        of f32[B, ...] features computed beforehand, or a frozen encoder's own Features, {"pooled",
+        "tokens"}, which need it no more. given: what else the vision encoder takes, such as a mask.
+
+        {"pixels": ..., **given} is the same (see data.sizes); with "tiles" bool[B, N], which of
+        them are real, the pixels are uint8[B, N, H, W, 3], and their tokens one row of each B.
         """
         if isinstance(image, Mapping):
-            visual = known_features(image)
-            return visual if self.connector is None else self.connector(visual, train=train)
+            return self._encode_parts(image, train)
         if image.dtype == jnp.uint8:
-            mean, std = (
-                jnp.asarray(x, jnp.float32)[None, None, None]
-                for x in (self.image_mean, self.image_std)
-            )
-            image = (image.astype(jnp.float32) / 255.0 - mean) / std
+            image = self._normalised(image)
         visual = self.vision(image, train=train, **given)
         return visual if self.connector is None else self.connector(visual, train=train)
+
+    def _encode_parts(self, image: Mapping, train: bool) -> Features:
+        if "pixels" not in image:
+            visual = known_features(image)
+            return visual if self.connector is None else self.connector(visual, train=train)
+        given = {name: image[name] for name in image if name not in ("pixels", "grid", "tiles")}
+        pixels = image["pixels"]
+        if "tiles" not in image:
+            return self.encode_image(pixels, train=train, **given)
+        visual = self.encode_image(pixels.reshape(-1, *pixels.shape[2:]), train=train, **given)
+        count, width = visual.tokens.shape[1:]
+        tokens = visual.tokens.reshape(len(pixels), -1, width)
+        return Features(tokens, jnp.repeat(image["tiles"], count, axis=1))
+
+    def _normalised(self, image: Array) -> Array:
+        """Float32 pixels; patches, of which a vision encoder may want several frames, so often."""
+        x = image.reshape(*image.shape[:-1], -1, 3) if image.ndim == 3 else image
+        shape = (1,) * (x.ndim - 1) + (3,)
+        mean, std = (
+            jnp.asarray(x, jnp.float32).reshape(shape) for x in (self.image_mean, self.image_std)
+        )
+        x = ((x.astype(jnp.float32) / 255.0 - mean) / std).reshape(image.shape)
+        frames = getattr(self.vision, "frames", 1) if image.ndim == 3 else 1
+        return jnp.tile(x, frames) if frames > 1 else x
 
     def encode_text(
         self, inputs: Mapping[str, Array], context: Features | None = None, *, train: bool = False
@@ -117,7 +139,7 @@ class VisionLanguageModel(nn.Module):
             return self.encode_text(inputs, visual, train=train)
         return self.fusion(visual, self.encode_text(inputs, train=train), train=train)
 
-    def embed_image(self, image: Array) -> Float[Array, "B E"]:
+    def embed_image(self, image: Array | Mapping) -> Float[Array, "B E"]:
         """Unit vectors of images in the shared space."""
         return self.contrast_head.embed_image(summary(self.encode_image(image)))
 
@@ -285,7 +307,7 @@ class VisionLanguageModel(nn.Module):
             segments = jnp.concatenate([own, segments], axis=1)
         return found | {"segments": segments}
 
-    def read(self, image: Array | None, inputs: Mapping[str, Array]) -> Features | None:
+    def read(self, image: Array | Mapping | None, inputs: Mapping[str, Array]) -> Features | None:
         """The decoder's memory of an image, if there is one, and, where the task gives one, of
         inputs["text"].
         """

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlm_jax import metrics
+from vlm_jax.data.picture_words import rounded, with_picture
 from vlm_jax.data.scenes import parse_caption
 from vlm_jax.data.schema import DataError, Example, Source
-from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, fill
+from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, encoder_text, fill
 from vlm_jax.losses import written_cross_entropy
 from vlm_jax.losses.coverage import doubly_stochastic
 from vlm_jax.tasks.retrieved import neighbours
@@ -27,10 +28,14 @@ class Captioning:
     vocabularies (None: all). template: how prompt and special tokens are arranged, see
     `data.text.fill`. parallel: how often, in [0, 1], a caption's words are to be guessed all at
     once in training, from the image alone (CapPa, arXiv:2306.07915, section 3.1): the decoder then
-    reads nothing but `mask_token`. look_everywhere: weight of `losses.coverage.doubly_stochastic`,
-    for a decoder that tells where it looks. retrieved: how the texts of similar pictures are used,
-    the fields of `tasks.retrieved.Neighbours`; in the prompt they come before its fixed words, and
-    in addition to `length`.
+    reads nothing but `mask_token`. picture: what stands for the picture where the template says
+    "{picture}", see `data.picture_words.with_picture`; it is in addition to `length`.
+    text_template: how the prompt is arranged for a text encoder that reads it (T5), in at most
+    text_length tokens besides the picture's; the decoder's template then has none. look_everywhere:
+    weight of `losses.coverage.doubly_stochastic`, for a decoder that tells where it looks.
+    retrieved: how the texts of similar pictures are used, the fields of
+    `tasks.retrieved.Neighbours`; in the prompt they come before its fixed words, and in addition to
+    `length`.
     """
 
     tokenizer: Tokenizer
@@ -41,6 +46,9 @@ class Captioning:
     blocked: int | None = None
     parallel: float = 0.0
     mask_token: int | None = None
+    picture: Mapping[str, Any] | None = None
+    text_template: str | None = None
+    text_length: int = 32
     look_everywhere: float = 0.0
     retrieved: Mapping[str, Any] | None = None
     head: ClassVar[str] = "generate"
@@ -54,9 +62,9 @@ class Captioning:
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which captioning learns from")
         caption = captions[0 if rng is None else rng.integers(len(captions))]
-        prompt, room, arrays = self._prompt(example, rng)
+        prompt, room, arrays, template = self._prompt(example, rng)
         length = self.length + (room or 0)
-        arrays |= decoder_text(self.tokenizer, prompt, caption, length, room, self.template)
+        arrays |= decoder_text(self.tokenizer, prompt, caption, length, room, template)
         if rng is not None and self.parallel and rng.random() < self.parallel:
             tokens = arrays["tokens"].copy()
             tokens[arrays["targets_mask"]] = self.mask_token
@@ -73,25 +81,34 @@ class Captioning:
 
     def query(self, example: Example) -> Arrays:
         """What the decoder is given before it writes."""
-        prompt, room, arrays = self._prompt(example, None)
-        return arrays | decoder_prompt(self.tokenizer, prompt, room, self.template)
+        prompt, room, arrays, template = self._prompt(example, None)
+        return arrays | decoder_prompt(self.tokenizer, prompt, room, template)
 
     def _prompt(
         self, example: Example, rng: np.random.Generator | None
-    ) -> tuple[str, int | None, Arrays]:
-        """The words before the caption, their room in tokens if it is fixed, and what retrieved
-        texts add for the text encoder.
+    ) -> tuple[str, int | None, Arrays, str]:
+        """The words before the caption, their room in tokens if it is fixed, what the text encoder
+        reads, and the decoder's template.
         """
+        if self.text_template is not None:
+            return "", None, self._text(self.text_template, example), self.template
+        template, shown = with_picture(self.template, self.picture, self.tokenizer, example)
         near = neighbours(self.retrieved)
+        fixed = len(fill(self.tokenizer, template, self.prompt)) if shown or near else 0
+        room = rounded(fixed) if shown else None
         if near is None:
-            return self.prompt, None, {}
+            return self.prompt, room, {}, template
         texts = near.used(example, rng)
         arrays = near.arrays(self.tokenizer, texts)
         if near.to == "memory":
-            return self.prompt, None, arrays
-        fixed = len(fill(self.tokenizer, self.template, self.prompt))
+            return self.prompt, room, arrays, template
         prompt = " ".join(filter(None, [near.prompt(self.tokenizer, texts), self.prompt]))
-        return prompt, fixed + near.room(self.tokenizer), arrays
+        return prompt, (room or fixed) + near.room(self.tokenizer), arrays, template
+
+    def _text(self, template: str, example: Example) -> Arrays:
+        """The prompt as the text encoder reads it."""
+        template, shown = with_picture(template, self.picture, self.tokenizer, example)
+        return encoder_text(self.tokenizer, self.prompt, self.text_length + shown, template)
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]: mean cross-entropy per caption token, eos included, and what look_everywhere

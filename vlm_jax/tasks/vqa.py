@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlm_jax import metrics
+from vlm_jax.data.picture_words import with_picture
 from vlm_jax.data.schema import DataError, Example, Question, Source
 from vlm_jax.data.sources import flatten_questions
 from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, encoder_text
@@ -103,7 +104,9 @@ class VqaGeneration:
     the question and of all that the template puts around it; a longer one loses its end. length:
     tokens that the decoder reads, question included if it is there. blocked: words whose scores the
     loss computes at a time, for large vocabularies (None: all). template: how question and
-    special tokens are arranged for the decoder, see `data.text.fill`.
+    special tokens are arranged for the decoder, see `data.text.fill`; text_template: the same for
+    the text encoder. picture: what stands for the picture where the template says "{picture}", see
+    `data.picture_words.with_picture`; it is in addition to both lengths.
     """
 
     tokenizer: Tokenizer
@@ -113,6 +116,8 @@ class VqaGeneration:
     label_smoothing: float = 0.0
     blocked: int | None = None
     template: str = TEMPLATE
+    text_template: str | None = None
+    picture: Mapping[str, Any] | None = None
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "questions"
 
@@ -130,23 +135,30 @@ class VqaGeneration:
         """A random question (the first without rng) and its commonest answer."""
         question = pick_question(example, rng)
         answer = Counter(question["answers"]).most_common(1)[0][0]
-        prompt, texts = self._question(question["question"])
-        lengths = (self.length, self.question_length)
-        return texts | decoder_text(
-            self.tokenizer, prompt, answer, *lengths, template=self.template
-        )
+        prompt, texts, template, shown = self._question(question["question"], example)
+        lengths = (self.length + shown, self.question_length + shown)
+        return texts | decoder_text(self.tokenizer, prompt, answer, *lengths, template=template)
 
     def query(self, example: Example) -> Arrays:
         """What the model is given before it answers."""
-        prompt, texts = self._question(pick_question(example, None)["question"])
-        return texts | decoder_prompt(
-            self.tokenizer, prompt, self.question_length if prompt else None, self.template
-        )
+        question = pick_question(example, None)["question"]
+        prompt, texts, template, shown = self._question(question, example)
+        length = self.question_length + shown if prompt else None
+        return texts | decoder_prompt(self.tokenizer, prompt, length, template)
 
-    def _question(self, question: str) -> tuple[str, Arrays]:
-        if self.question_to == "text":
-            return "", encoder_text(self.tokenizer, question, self.question_length)
-        return question, {}
+    def _question(self, question: str, example: Example) -> tuple[str, Arrays, str, int]:
+        """What the decoder is asked, what the text encoder reads, the decoder's template, and room
+        for the picture in it, in tokens.
+        """
+        if self.question_to == "decoder":
+            given = (self.template, self.picture, self.tokenizer, example)
+            return question, {}, *with_picture(*given)
+        template, shown = self.text_template, 0
+        if template is not None:
+            template, shown = with_picture(template, self.picture, self.tokenizer, example)
+        length = self.question_length + shown
+        texts = encoder_text(self.tokenizer, question, length, template)
+        return "", texts, self.template, 0
 
     def _answer_length(self) -> int:
         """Most tokens of an answer, so that the decoder reads no more than in training."""

@@ -1,17 +1,17 @@
 """The tokenizer of a published checkpoint folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlm_jax.tokenizers.tokenizer import Tokenizer
 
 
-def read_tokenizer(folder: str | Path) -> Tokenizer:
+def read_tokenizer(folder: str | Path, ends: Sequence[int] | None = None) -> Tokenizer:
     """The folder's tokenizer, with its special tokens in their roles.
 
-    ValueError if there is no tokenizer.json.
+    ends: ids that end a text (None: eos alone). ValueError if there is no tokenizer.json.
     """
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
@@ -21,7 +21,7 @@ def read_tokenizer(folder: str | Path) -> Tokenizer:
             f"{folder} holds no tokenizer.json{hint}: write one with the reference library's "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    return Tokenizer.load(path, _roles(Path(folder)))
+    return Tokenizer.load(path, _roles(Path(folder)), ends)
 
 
 def _roles(folder: Path) -> dict[str, str]:

@@ -7,7 +7,9 @@ end-of-sequence token, and a tokenizer is one JSON file.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,11 +36,18 @@ class Tokenizer:
     pad: what sequences are filled up with; 0 in every tokenizer made here. bos, eos: ids of the
     tokens that begin and end a sequence; cls and sep are the same two under their BERT names.
     unknown, mask: ids, or None where the vocabulary has no such token. before, after: the special
-    tokens that the definition puts around a single text, bos and eos if it says nothing. size: the
-    number of ids, so that every id is in [0, size); the V of an embedding table.
+    tokens that the definition puts around a single text, bos and eos if it says nothing. ends: the
+    tokens that end a text that is written, eos unless told otherwise. special: ids of the tokens
+    that the definition calls special. size: the number of ids, so that every id is in [0, size);
+    the V of an embedding table.
     """
 
-    def __init__(self, definition: str, roles: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        definition: str,
+        roles: Mapping[str, str] | None = None,
+        ends: Sequence[int] | None = None,
+    ) -> None:
         """definition: the text of a tokenizer.json. roles: token names by role, {"eos":
         "<|im_end|>"}; a role left out is found by name, see ROLES. Raises ValueError for a bad
         definition, an unknown role or a missing token.
@@ -58,11 +67,29 @@ class Tokenizer:
         self.cls, self.sep = self.bos, self.eos
         self.unknown, self.mask = ids["unknown"], ids["mask"]
         self.pad = ids["pad"] or 0
+        self.ends = tuple(ends or (self.eos,))
+        added = self._model.get_added_tokens_decoder()
+        self.special = frozenset(index for index, token in added.items() if token.special)
         self.before, self.after = self._surroundings()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens; [] for the empty text."""
         return self._model.encode(text, add_special_tokens=False).ids
+
+    def read(self, text: str) -> list[int]:
+        """The ids of a text of ours, in which the name of a special token stands for that token:
+        never for what users write.
+        """
+        return self._reader.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _reader(self) -> tokenizers.Tokenizer:
+        """A second model, because what is special is a setting of the whole model, and threads
+        share it.
+        """
+        model = tokenizers.Tokenizer.from_str(self._model.to_str())
+        model.encode_special_tokens = False
+        return model
 
     def id_of(self, token: str) -> int:
         """The id of a token by its exact name. ValueError if the vocabulary lacks it."""
@@ -81,8 +108,8 @@ class Tokenizer:
         return tuple(whole[:start]), tuple(whole[start + len(bare) :])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids up to the first eos, special tokens left out. Raises ValueError for an id
-        outside [0, size).
+        """The text of ids up to the first of `ends`, special tokens left out. Raises ValueError for
+        an id outside [0, size).
 
         A bos that is also the eos (as in GPT-2) is skipped at the front instead of ending the text
         there.
@@ -90,8 +117,7 @@ class Tokenizer:
         kept = [int(i) for i in ids]
         if kept and kept[0] == self.bos:
             kept = kept[1:]
-        if self.eos in kept:
-            kept = kept[: kept.index(self.eos)]
+        kept = list(takewhile(lambda index: index not in self.ends, kept))
         wrong = [i for i in kept if not 0 <= i < self.size]
         if wrong:
             raise ValueError(f"token id {wrong[0]} is outside this tokenizer's [0, {self.size})")
@@ -110,14 +136,20 @@ class Tokenizer:
         content = {
             "format": _FORMAT,
             "roles": self._roles,
+            **({} if self.ends == (self.eos,) else {"ends": self.ends}),
             "tokenizer": json.loads(self._model.to_str()),
         }
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, json.dumps(content, ensure_ascii=False))
 
     @classmethod
-    def load(cls, path: str | Path, roles: Mapping[str, str] | None = None) -> Self:
-        """Reads a file written by `save`, or anyone's tokenizer.json. roles: as for the
+    def load(
+        cls,
+        path: str | Path,
+        roles: Mapping[str, str] | None = None,
+        ends: Sequence[int] | None = None,
+    ) -> Self:
+        """Reads a file written by `save`, or anyone's tokenizer.json. roles, ends: as for the
         constructor.
 
         Raises FileNotFoundError, or ValueError naming the file if it holds something else.
@@ -125,14 +157,15 @@ class Tokenizer:
         try:
             content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
             if isinstance(content, dict) and content.get("format") == _FORMAT:
-                return cls(json.dumps(content["tokenizer"]), roles or content["roles"])
-            return cls(json.dumps(content), roles)
+                ends = ends or content.get("ends")
+                return cls(json.dumps(content["tokenizer"]), roles or content["roles"], ends)
+            return cls(json.dumps(content), roles, ends)
         except ValueError as error:  # covers bad JSON and bad UTF-8 too
             raise ValueError(f"{path}: {error}") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilds from JSON, because the library's own pickle forgets `encode_special_tokens`."""
-        return type(self), (self._model.to_str(), self._roles)
+        return type(self), (self._model.to_str(), self._roles, self.ends)
 
 
 def _role_ids(vocabulary: Mapping[str, int], roles: Mapping[str, str]) -> dict[str, int | None]:

@@ -1,0 +1,56 @@
+"""Pictures that keep their proportions, by worked examples; the published sizes are in
+tests/weights/test_preprocessing.py.
+"""
+
+import numpy as np
+import pytest
+
+from vlm_jax.data import sizes
+from vlm_jax.data.schema import DataError
+
+RAMP = np.arange(12 * 18 * 3, dtype=np.int64).reshape(12, 18, 3).astype(np.uint8)
+
+
+def test_a_canvas_shows_the_picture_in_its_corner():
+    made = sizes.canvas(RAMP, patch=2, shortest=6, longest=10, block=1, method="bilinear")
+    assert made["pixels"].shape == (10, 10, 3)
+    real = made["mask"].reshape(5, 5)
+    assert real[:3, :4].all() and real.sum() == 12  # 6 x 9 pixels, rounded down to 6 x 8
+    assert made["pixels"][:6, :8].any(axis=-1).sum() > 40 and not made["pixels"][6:].any()
+    wide = sizes.canvas(RAMP[:6], patch=2, shortest=6, longest=10, block=1, method="bilinear")
+    assert wide["mask"].reshape(5, 5).sum() == 5  # 3.3 x 10: the longest side decides
+
+
+def test_patches_are_in_row_major_order_and_never_too_many():
+    made = sizes.at_most(RAMP, patch=6, most=6, method="nearest")
+    assert made["shapes"].tolist() == [2, 3] and made["mask"].all()
+    np.testing.assert_array_equal(made["pixels"][1], RAMP[:6, 6:12].reshape(-1))
+    fewer = sizes.at_most(RAMP, patch=6, most=5, method="nearest")
+    assert fewer["shapes"].prod() <= 5 and fewer["pixels"].shape == (5, 108)
+    assert fewer["mask"].sum() == fewer["shapes"].prod()
+
+
+def test_native_patches_are_in_the_order_of_their_blocks():
+    made = sizes.native(RAMP, patch=3, block=2, least=1, most=1000, method="nearest")
+    assert made["grid"].tolist() == [2, 3]
+    assert made["places"][:6, 1:].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3]]
+    np.testing.assert_array_equal(made["pixels"][2], RAMP[3:6, :3].reshape(-1))
+    assert made["segments"].sum() == 24 and len(made["segments"]) == 32  # 8 blocks, rounded up
+
+
+def test_native_sizes_lie_between_the_least_and_the_most():
+    cut = lambda **given: sizes.native(RAMP, 3, 1, method="nearest", **given)
+    count = lambda **given: cut(**given)["segments"].sum() * 9
+    assert count(least=500, most=1000) >= 500 and count(least=1, most=100) <= 100
+    with pytest.raises(DataError, match="300 times as long as the other, more than 200"):
+        sizes.native(np.zeros((1, 300, 3), np.uint8), 3, 1, 1, 1000, "nearest")
+
+
+def test_tiles_are_followed_by_the_whole_picture():
+    made = sizes.tiles(RAMP, side=6, longest=18, split=True, method="nearest")
+    assert made["grid"].tolist() == [2, 3] and made["pixels"].shape == (7, 6, 6, 3)
+    np.testing.assert_array_equal(made["pixels"][4], RAMP[6:, 6:12])
+    whole = sizes.tiles(RAMP, side=6, longest=18, split=False, method="nearest")
+    assert whole["grid"].tolist() == [0, 0] and whole["tiles"].tolist() == [True]
+    small = sizes.tiles(RAMP, side=6, longest=6, split=True, method="nearest")
+    assert small["grid"].tolist() == [0, 0] and len(small["pixels"]) == 1
