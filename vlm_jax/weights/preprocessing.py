@@ -5,14 +5,30 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.data.images import METHODS
+from vlm_jax.weights.family import Config, Family
 from vlm_jax.weights.folder import WeightsError, read_json
 
 CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
+TILES: dict[str, Any] = dict(
+    fit="tiles",
+    size={"longest_edge": 4 * 364},
+    max_image_size={"longest_edge": 364},
+    do_image_splitting=True,
+    resample=1,
+    stats=HALVES,
+)
+PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+"""Least and most pixels of Qwen2-VL's pictures."""
+
+WIDEST = 1333 / 800
+"""Of ViLT's pictures, the longest side over the shortest."""
+
 KINDS: Mapping[str, dict[str, Any]] = {
     "CLIP": dict(size={"shortest_edge": 224}, crop_size=224, resample=3, stats=CLIP_STATISTICS),
+    "Siglip2": dict(fit="patches", patch_size=16, max_num_patches=256, resample=2, stats=HALVES),
     "SigLIP": dict(size={"height": 224, "width": 224}, resample=3, stats=HALVES),
     "Siglip": dict(size={"height": 224, "width": 224}, resample=3, stats=HALVES),
     "ViT": dict(size={"height": 224, "width": 224}, resample=2, stats=HALVES),
@@ -21,6 +37,11 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "Gemma3": dict(size={"height": 896, "width": 896}, resample=2, stats=HALVES),
     "ConvNext": dict(size={"shortest_edge": 224}, resample=2, stats=IMAGENET),
     "BitImageProcessor": dict(size={"shortest_edge": 224}, crop_size=224, stats=CLIP_STATISTICS),
+    "Vilt": dict(fit="canvas", size={"shortest_edge": 384}, size_divisor=32, stats=HALVES),
+    "Qwen2VL": dict(fit="native", patch_size=14, merge_size=2, stats=CLIP_STATISTICS),
+    "Idefics3": TILES,
+    "Idefics": dict(resample=3, stats=CLIP_STATISTICS),
+    "SmolVLM": TILES,
 }
 """By the beginning of the preprocessor's class: what it does where its file leaves a key out."""
 
@@ -37,10 +58,13 @@ def read_processor(folder: str | Path) -> dict[str, Any]:
 def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(fields of `data.pipeline.ImageReader`, image_mean and image_std of the model).
 
-    WeightsError for a preprocessor that makes anything but squares of one size, or has a setting
-    that is not supported; it names the key.
+    WeightsError for a preprocessor that is not here, or has a setting that is not supported; it
+    names the key.
     """
     given = read_processor(folder)
+    open_clip = read_json(folder, "open_clip_config.json")
+    if open_clip and not given:
+        return _open_clip_fields(folder, open_clip)
     if not given:
         raise WeightsError(
             f"{folder} holds no preprocessor_config.json: its pictures' size is unknown"
@@ -48,15 +72,26 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     name = given.get("image_processor_type", given.get("feature_extractor_type", ""))
     usual = next((fields for start, fields in KINDS.items() if name.startswith(start)), {})
     cropping = name.startswith(CROPPING)
-    settings = dict(do_resize=True, do_center_crop=cropping, do_rescale=True, do_normalize=True)
+    settings: dict[str, Any] = dict(do_resize=True, do_rescale=True, do_normalize=True)
+    settings |= dict(do_center_crop=cropping)
     settings |= dict(resample=3, rescale_factor=1 / 255) | usual | given
     stats = usual.get("stats", HALVES)
     _check(folder, settings)
     mean, std = settings.get("image_mean", stats[0]), settings.get("image_std", stats[1])
     if not settings["do_normalize"]:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    reader = _reader(folder, settings)
+    fitted = {"canvas": _canvas, "native": _native, "tiles": _tiles, "patches": _patches}
+    reader = fitted.get(settings.get("fit", ""), _reader)(folder, settings)
+    reader |= dict(method=_method(folder, settings["resample"]))
     return reader, dict(image_mean=tuple(mean), image_std=tuple(std))
+
+
+def region_fields(family: Family, config: Config) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The same for a family that reads features of regions, None for one that reads pictures."""
+    if dict(family.model(config).get("vision") or {}).get("name") != "regions":
+        return None
+    width = family.example(config)[0]["image"].shape[-1]
+    return dict(size=width, fit="regions"), {}
 
 
 def _check(folder: Any, settings: Mapping[str, Any]) -> None:
@@ -66,32 +101,96 @@ def _check(folder: Any, settings: Mapping[str, Any]) -> None:
             raise WeightsError(f"{folder}: {key}={settings[key]!r} is not supported")
     if abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
         raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
-    for key in ("do_image_splitting", "do_pan_and_scan"):
+    unsupported = ["do_pan_and_scan"]
+    unsupported += ["do_image_splitting"] if settings.get("fit") != "tiles" else []
+    for key in unsupported:
         if settings.get(key):
             raise WeightsError(f"{folder}: {key}=true is not supported; set it to false")
 
 
-def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Size, fit and method."""
-    number = settings["resample"]
-    if not 0 <= number < len(METHODS):
+def _method(folder: Any, number: Any) -> str:
+    if not isinstance(number, int) or not 0 <= number < len(METHODS):
         raise WeightsError(f"{folder}: resample={number!r} is not one of Pillow's filters")
-    method = list(METHODS)[number]
-    size = settings["size"] if "size" in settings else 224
+    return list(METHODS)[number]
+
+
+def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Squares of one size."""
+    size = settings["size"] if "size" in settings else settings.get("image_size", 224)
     if isinstance(size, int):
         size = {"shortest_edge": size} if settings["do_center_crop"] else _square(size)
     if "shortest_edge" in size and settings["do_center_crop"]:
         crop = settings.get("crop_size", size["shortest_edge"])
         crop = crop if isinstance(crop, Mapping) else _square(crop)
-        return dict(
-            size=_side(folder, crop), fit="crop", method=method, shortest=size["shortest_edge"]
-        )
+        return dict(size=_side(folder, crop), fit="crop", shortest=size["shortest_edge"])
     if "height" in size and not settings["do_center_crop"]:
-        return dict(size=_side(folder, size), fit="stretch", method=method)
+        return dict(size=_side(folder, size), fit="stretch")
     raise WeightsError(
         f"{folder}: size={dict(size)} with do_center_crop={settings['do_center_crop']} does not "
         "make squares of one size, which is not supported"
     )
+
+
+def _canvas(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """ViLT's pictures, whose sides are multiples of a divisor; the patches are the network's."""
+    size, divisor = settings["size"], settings["size_divisor"]
+    shortest = size if isinstance(size, int) else size.get("shortest_edge")
+    if shortest is None:
+        raise WeightsError(f"{folder}: size={size!r} has no shortest_edge")
+    patch = read_json(folder, "config.json").get("patch_size", 32)
+    if not isinstance(patch, int) or divisor % patch:
+        raise WeightsError(f"{folder}: size_divisor={divisor} is no multiple of {patch=}")
+    longest = int(WIDEST * shortest)
+    fields = dict(size=patch, fit="canvas", block=divisor // patch)
+    return fields | dict(shortest=shortest, longest=longest)
+
+
+def _patches(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """SigLIP 2's, NaFlex."""
+    most = settings["max_num_patches"]
+    return dict(size=settings["patch_size"], fit="patches", most=most)
+
+
+def _native(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Qwen2-VL's; the numbers of pixels have had two places."""
+    size = PIXELS | dict(settings.get("size") or {})
+    least, most = (
+        settings.get(old) or size.get(old) or size[new]
+        for old, new in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
+    )
+    fields = dict(size=settings["patch_size"], fit="native", block=settings["merge_size"])
+    return fields | dict(least=least, most=most)
+
+
+def _tiles(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Idefics3's and SmolVLM's."""
+    try:
+        longest, side = (settings[key]["longest_edge"] for key in ("size", "max_image_size"))
+    except (KeyError, TypeError):
+        given = {key: settings[key] for key in ("size", "max_image_size")}
+        raise WeightsError(f"{folder}: {given} do not say the longest_edge of each") from None
+    return dict(size=side, fit="tiles", longest=longest, split=bool(settings["do_image_splitting"]))
+
+
+def _open_clip_fields(folder: Any, config: Mapping[str, Any]) -> tuple[dict, dict]:
+    """The same of open_clip_config.json, from its preprocess_cfg; the size is the model's where
+    that leaves it out.
+    """
+    given = dict(config.get("preprocess_cfg") or {})
+    model = dict(config.get("model_cfg") or {})
+    size = given.get("size", dict(model.get("vision_cfg") or {}).get("image_size", 224))
+    sides = {size} if isinstance(size, int) else {*size[-2:]}
+    method = given.get("interpolation", "bicubic")
+    fits = {"shortest": "round_crop", "squash": "stretch"}
+    mode = given.get("resize_mode", "shortest")
+    if len(sides) != 1 or method not in ("bicubic", "bilinear") or mode not in fits:
+        raise WeightsError(
+            f"{folder}: preprocess_cfg with {size=}, interpolation={method!r}, resize_mode="
+            f"{mode!r} is not supported; only squares, bicubic or bilinear, shortest or squash are"
+        )
+    mean, std = given.get("mean", CLIP_STATISTICS[0]), given.get("std", CLIP_STATISTICS[1])
+    reader = dict(size=sides.pop(), fit=fits[mode], method=method)
+    return reader, dict(image_mean=tuple(mean), image_std=tuple(std))
 
 
 def _square(side: int) -> dict[str, int]:

@@ -29,7 +29,7 @@ from vlm_jax.weights.folder import (
     read_config,
     read_json,
 )
-from vlm_jax.weights.preprocessing import image_fields
+from vlm_jax.weights.preprocessing import image_fields, region_fields
 
 SHARD_BYTES = 5 * 10**9
 """Most bytes of one .safetensors file that `write_tensors` makes."""
@@ -134,24 +134,27 @@ def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
     if not sections:
         kind = found.config.get("model_type")
         raise WeightsError(f"{folder}: a bare {kind} has no task here; read it with read_folder")
-    tokenizer = read_tokenizer(folder)
-    reader, statistics = image_fields(folder)
+    special, model = found.special_tokens(), found.family.model(found.config)
+    ends = special.get("sep_token_id", special.get("eos_token_id"))
+    ends = None if ends is None else tuple(int(i) for i in np.atleast_1d(ends))
+    tokenizer = read_tokenizer(folder, ends)
+    reader, statistics = region_fields(found.family, found.config) or image_fields(folder)
     tasks = {
         name: kwargs.build(TASKS, {"name": name, **section}, "tasks", tokenizer=tokenizer)
         for name, section in sections.items()
     }
     config = {
-        "model": found.family.model(found.config) | statistics,
+        "model": model | statistics,
         "tasks": sections,
         "data": {"image": reader},
     }
-    model = models.build(config["model"])
+    network = models.build(config["model"])
     shares: dict[str, Any] = {
         "weights": dict.fromkeys(tasks, 1.0),
         "per_image": dict.fromkeys(tasks, 1),
     }
     read = ImageReader(**reader)
-    return Experiment(config, tokenizer, tasks, model=model, read=read, **shares)
+    return Experiment(config, tokenizer, tasks, model=network, read=read, **shares)
 
 
 def write_folder(

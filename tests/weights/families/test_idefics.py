@@ -5,6 +5,8 @@ import pytest
 from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
 from tests.weights import parity
+from vlm_jax import experiment
+from vlm_jax.tokenizers import make_tokenizer
 from vlm_jax.weights.families import idefics
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.pretrained import count
@@ -59,3 +61,11 @@ def test_unsupported_values_are_named():
         idefics.model(dict(num_hidden_layers=32, cross_layer_interval=3))
     with pytest.raises(WeightsError, match="alpha_type='matrix'"):
         idefics.model(dict(alpha_type="matrix"))
+
+
+def test_words_added_to_the_vocabulary_count_when_a_tokenizer_is_checked():
+    words = make_tokenizer({"name": "word"}, lambda: ["a red circle"])
+    fits = dict(vocab=words.size - 2, extra_vocab=2)
+    experiment._check_vocabularies(dict(decoder=fits), words)
+    with pytest.raises(ValueError, match=r"vocab=6 with extra_vocab=1 is too small"):
+        experiment._check_vocabularies(dict(decoder=dict(vocab=6, extra_vocab=1)), words)

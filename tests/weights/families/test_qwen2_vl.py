@@ -81,6 +81,35 @@ def test_qwen2_vl(case, tmp_path):
         parity.compare(parity.run(loaded, "forward", text), expected, 1e-5)
 
 
+def test_videos_stand_among_images(tmp_path):
+    model = build("usual")
+    side = model.config.vision_config.spatial_merge_size
+    stills = np.array([[1, 2, 1], [1, 1, 2]]) * [1, side, side]
+    videos = np.array([[3, 1, 2], [2, 2, 1]]) * [1, side, side]
+    run = lambda grid, token: np.full(grid.prod() // side**2, token)
+    words = parity.tokens(2, 12, 50)
+    first = [words[0, :2], run(videos[0], 57), words[0, 2:3], run(stills[0], 58), words[0, 3:5]]
+    second = [words[1, :4], run(stills[1], 58), words[1, 4:5], run(videos[1], 57), words[1, 5:7]]
+    ids = np.stack([np.concatenate(first), np.concatenate(second)])
+    types = np.where(ids == 57, 2, ids == 58).astype(np.int32)
+    width = 3 * model.config.vision_config.temporal_patch_size * 4**2
+    pixels = lambda grids, seed: parity.pixels(grids.prod(axis=1).sum(), width, seed=seed)
+    inputs = dict(input_ids=ids, attention_mask=np.ones_like(ids), mm_token_type_ids=types)
+    inputs |= dict(pixel_values=pixels(stills, 0), image_grid_thw=stills)
+    inputs |= dict(pixel_values_videos=pixels(videos, 1), video_grid_thw=videos)
+    model.save_pretrained(tmp_path)
+    loaded = read_folder(tmp_path)
+    expected = parity.outputs(model, inputs, lambda m, i: m(**i), ("logits",))
+    parity.compare(parity.run(loaded, "forward", inputs), expected, 1e-5)
+    flags = dict(max_new_tokens=4, do_sample=False)
+    expected = model.generate(**parity.tensors_of(inputs), **flags).numpy()
+    found = loaded.call("generate", inputs, flags)["tokens"]
+    np.testing.assert_array_equal(found[:, : expected.shape[1]], expected)
+    del inputs["mm_token_type_ids"]
+    with pytest.raises(ValueError, match="needs mm_token_type_ids"):
+        parity.run(loaded, "forward", inputs)
+
+
 def published(width, mlp, heads, kv_heads, vocab, tied):
     """As the releases have it: the text's keys beside the others."""
     vision = dict(depth=32, embed_dim=1280, mlp_ratio=4, num_heads=16, in_chans=3)

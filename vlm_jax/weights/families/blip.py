@@ -153,9 +153,13 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 def tasks(config: Config) -> dict[str, Any]:
     """Captions after the trained prompt, answers, or retrieval."""
+    begins = settled(config, {})["text_config"]["bos_token_id"]
+    start = f"{{{begins}}}"  # by its number: no tokenizer of such a folder knows this token
+    asked = dict(question_to="text", template=start)
+    shown = dict(prompt="a picture of", template=start + "{prompt}")
     known = {
-        CAPTION: {"captioning": dict(length=20, prompt="a picture of ")},
-        ANSWER: {"vqa_generation": dict(question_to="text", question_length=35, length=10)},
+        CAPTION: {"captioning": shown | dict(length=20)},
+        ANSWER: {"vqa_generation": asked | dict(question_length=35, length=10)},
         RETRIEVAL: {"retrieval": dict(length=35)},
     }
     return known[kind(config)]

@@ -20,6 +20,7 @@ from vlm_jax.weights.family import (
     one_of,
     picture,
     require,
+    writing_tasks,
 )
 from vlm_jax.weights.rules import (
     Rule,
@@ -262,6 +263,25 @@ def _wiring(network: Any) -> tuple[bool, int | None]:
     return network.text is not None, reader.image_token
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """Captions without a prompt, and answers (arXiv:2301.12597, section 4.2)."""
+    text, fields = sections(config)[2], image_fields(config)
+    images, shown = None, ""
+    if "image_token" in fields:
+        count, token = config.get("num_query_tokens", 32), str(fields["image_token"])
+        images, shown = dict(name="run", token=token, count=count), "{picture}"
+    question = "Question: {prompt} Answer:"
+    if text["model_type"] == "opt":
+        found = writing_tasks(f"{shown}{{bos}}{{prompt}}", picture=images)
+        found["vqa_generation"]["template"] = f"{shown}{{bos}}{question}"
+        return found
+    start = text.get("decoder_start_token_id") or 0
+    found = writing_tasks(f"{{{start}}}", picture=images)
+    found["captioning"] |= dict(text_template=f"{shown}{{prompt}}{{eos}}", text_length=8)
+    asked = dict(question_to="text", text_template=f"{shown}{question}{{eos}}", length=32)
+    return found | dict(vqa_generation=found["vqa_generation"] | asked)
+
+
 BLIP2 = Family(
     model,
     rules,
@@ -269,5 +289,5 @@ BLIP2 = Family(
     calls={"forward": forward, "generate": generate},
     ignored=ignored,
     settle=settle,
-    tasks=lambda config: {"captioning": dict(length=32, prompt="a photo of ")},
+    tasks=tasks,
 )

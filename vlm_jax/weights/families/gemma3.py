@@ -5,7 +5,14 @@ from typing import Any
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, language, read_pictures
 from vlm_jax.weights.families import gemma, paligemma, siglip
-from vlm_jax.weights.family import Config, Family, caption_example, one_of, square
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    caption_example,
+    one_of,
+    square,
+    writing_tasks,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Rule, Rules, norm
 
@@ -97,6 +104,20 @@ def ignored(config: Config) -> tuple[str, ...]:
     return (*buffers, r"language_model\.lm_head\.weight") if tied else buffers
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """A turn of the chat of the instruction-tuned models."""
+    config, _, _ = sections(config)
+    count = config["mm_tokens_per_image"]
+    picture = dict(name="run", token=config["image_token_index"], count=count)
+    template = (
+        "{bos}<start_of_turn>user\n\n\n<start_of_image>{picture}<end_of_image>\n\n{prompt}"
+        "<end_of_turn>\n<start_of_turn>model\n"
+    )
+    lengths = dict(length=128, question_length=256)
+    prompt = "Describe this image."
+    return writing_tasks(template, prompt=prompt, picture=picture, **lengths)
+
+
 GEMMA3 = Family(
     model,
     rules,
@@ -104,4 +125,5 @@ GEMMA3 = Family(
     calls=language(read),
     renames=paligemma.RENAMES,
     ignored=ignored,
+    tasks=tasks,
 )

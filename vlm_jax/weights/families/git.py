@@ -4,7 +4,15 @@ from typing import Any
 
 from vlm_jax.weights.calls import language, read_picture
 from vlm_jax.weights.families import bert, clip
-from vlm_jax.weights.family import Config, Family, Shapes, caption_example, require, square
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    Shapes,
+    caption_example,
+    require,
+    square,
+    writing_tasks,
+)
 from vlm_jax.weights.rules import Rule, Rules, dense, norm
 
 DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(
@@ -115,5 +123,5 @@ GIT = Family(
     calls=language(read_picture),
     ignored=ignored,
     settle=settled,
-    tasks=lambda config: {"captioning": dict(length=20)},
+    tasks=lambda config: writing_tasks("{bos}{prompt}", length=20, question_length=40),
 )

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, decoder_inputs, language, nhwc
 from vlm_jax.weights.families import llama, qwen2, siglip
-from vlm_jax.weights.family import Config, Family, caption_example, one_of, square
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    caption_example,
+    one_of,
+    square,
+    writing_tasks,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Rules, dense
 
@@ -96,4 +103,16 @@ def ignored(config: Config) -> tuple[str, ...]:
     return (*buffers, r"lm_head\.weight") if sections(config)[1]["tie_word_embeddings"] else buffers
 
 
-IDEFICS3 = Family(model, rules, example, calls=language(read), ignored=ignored)
+def tasks(config: Config) -> dict[str, Any]:
+    """A turn of the chat of the instruction-tuned models."""
+    config, _, vision = sections(config)
+    side = square(vision, "image_size") // square(vision, "patch_size")
+    count = (side // config["scale_factor"]) ** 2
+    picture = dict(name="tiles", token=config["image_token_id"], count=count)
+    picture |= dict(around="<fake_token_around_image>", whole="<global-img>")
+    template = "{bos}User:{picture}{prompt}<end_of_utterance>\nAssistant:"
+    lengths = dict(length=128, question_length=256)
+    return writing_tasks(template, prompt="Describe this image.", picture=picture, **lengths)
+
+
+IDEFICS3 = Family(model, rules, example, calls=language(read), ignored=ignored, tasks=tasks)

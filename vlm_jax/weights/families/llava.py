@@ -6,7 +6,14 @@ from typing import Any
 
 from vlm_jax.weights.calls import language, read_picture
 from vlm_jax.weights.families import clip, llama
-from vlm_jax.weights.family import Config, Family, activation, caption_example, one_of
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    activation,
+    caption_example,
+    one_of,
+    writing_tasks,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Rules, dense
 
@@ -98,6 +105,19 @@ def ignored(config: Config) -> tuple[str, ...]:
     return (*buffers, r"language_model\.lm_head\.weight") if tied else buffers
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """A turn of the chat that LLaVA-1.5 was trained on."""
+    config, text, vision = sections(config)
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    whole = config["vision_feature_select_strategy"] == "full"
+    picture = dict(name="run", token=config["image_token_index"], count=patches + whole)
+    lengths = dict(length=128, question_length=256)
+    # By its number: the reference's tokenizer puts it in front of a text that it has read.
+    begins = text.get("bos_token_id") or 1
+    template = f"{{{begins}}}USER: {{picture}}\n{{prompt}} ASSISTANT:"
+    return writing_tasks(template, prompt="Describe this image.", picture=picture, **lengths)
+
+
 LLAVA = Family(
     model,
     rules,
@@ -110,4 +130,5 @@ LLAVA = Family(
         (r"^lm_head\.", "language_model.lm_head."),
     ),
     ignored=ignored,
+    tasks=tasks,
 )

@@ -10,7 +10,14 @@ import numpy as np
 
 from vlm_jax.weights.calls import Inputs
 from vlm_jax.weights.families import bert
-from vlm_jax.weights.family import TWO_WORDS, Config, Family, activation, require
+from vlm_jax.weights.family import (
+    TWO_WORDS,
+    Config,
+    Family,
+    activation,
+    answer_task,
+    require,
+)
 from vlm_jax.weights.fused_calls import match as match_of
 from vlm_jax.weights.fused_calls import named, typed_inputs
 from vlm_jax.weights.rules import Rules, dense, norm
@@ -31,6 +38,9 @@ DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(
     visual_feat_loss=True,
 )
 """What a config.json that leaves a key out means by it."""
+
+QUESTION = 20
+"""Tokens of a question, in the released code."""
 
 PREFIXES = {
     "LxmertModel": "",
@@ -174,6 +184,12 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     return outputs
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """Answers, of the class that chooses among some."""
+    wanted = kind(config) == "LxmertForQuestionAnswering"
+    return answer_task(config, filled(config)["num_qa_labels"], QUESTION) if wanted else {}
+
+
 LXMERT = Family(
     model,
     rules,
@@ -181,4 +197,5 @@ LXMERT = Family(
     calls={"forward": forward, "match": match_of(forward)},
     renames=bert.RENAMES,
     ignored=(*bert.BUFFERS, *bert.TIED),
+    tasks=tasks,
 )

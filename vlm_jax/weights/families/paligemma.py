@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, language, read_pictures
 from vlm_jax.weights.families import gemma, siglip
-from vlm_jax.weights.family import Config, Family, caption_example, one_of, square
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    caption_example,
+    one_of,
+    square,
+    writing_tasks,
+)
 from vlm_jax.weights.rules import Rules, dense
 
 DEFAULTS: dict[str, Any] = dict(
@@ -118,6 +125,18 @@ RENAMES = (
 )
 """From the names of a network in memory to those of published files, as for LLaVA."""
 
+
+def tasks(config: Config) -> dict[str, Any]:
+    """Captions and answers in English, by the prefixes of the published mixtures."""
+    config, _, vision = sections(config)
+    count = (square(vision, "image_size") // square(vision, "patch_size")) ** 2
+    picture = dict(name="run", token=config["image_token_index"], count=count)
+    template = "{picture}{bos}{prompt}\n"
+    found = writing_tasks(template, prompt="caption en", picture=picture)
+    found["vqa_generation"]["template"] = "{picture}{bos}answer en {prompt}\n"
+    return found
+
+
 PALIGEMMA = Family(
     model,
     rules,
@@ -125,5 +144,5 @@ PALIGEMMA = Family(
     calls=language(read) | {"forward": language(read_once)["forward"]},
     renames=RENAMES,
     ignored=ignored,
-    tasks=lambda config: {"captioning": dict(length=32, prompt="caption en\n")},
+    tasks=tasks,
 )

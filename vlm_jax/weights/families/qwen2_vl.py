@@ -9,10 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vlm_jax.layers.embed import insert
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, decoder_inputs, language
 from vlm_jax.weights.families import llama, qwen2
-from vlm_jax.weights.family import Config, Family, activation, caption_example, square
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    activation,
+    caption_example,
+    square,
+    writing_tasks,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Form, Rule, Rules, dense, fused_attention, norm
 
@@ -154,22 +162,55 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     return caption_example(square(vision, "patch_size") * vision["spatial_merge_size"])
 
 
+KINDS = (("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw"))
+"""What images and videos come as, in the order of their numbers in mm_token_type_ids, from 1."""
+
+
 def read(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
-    """Patches, pixel_values [P, 3 * frames * rows * columns] with image_grid_thw [N, 3]; and the
-    text. ValueError for videos, which are not supported.
+    """Patches, pixel_values [P, 3 * frames * rows * columns] with image_grid_thw [N, 3], the same
+    of videos; and the text. ValueError for videos without mm_token_type_ids [B, T], which say where
+    they stand.
     """
     given = decoder_inputs(inputs)
-    if "pixel_values_videos" in inputs:
-        raise ValueError("pixel_values_videos: videos are not supported, only images are")
-    if "pixel_values" not in inputs:
-        return None, given
+    if KINDS[1][0] not in inputs:
+        if KINDS[0][0] not in inputs:
+            return None, given
+        return apply(see(apply, inputs, *KINDS[0]), given["tokens"], method="deal"), given
+    if "mm_token_type_ids" not in inputs:
+        raise ValueError("pixel_values_videos needs mm_token_type_ids, which say where videos are")
+    token = apply(method=lambda network: network.decoder.image_token)
+    types = inputs["mm_token_type_ids"]
+    given = given | {"tokens": jnp.where(types > 0, token, given["tokens"])}
+    parts = [jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)]
+    for number, kind in enumerate(KINDS, 1):
+        if kind[0] in inputs:
+            here = types == number
+            own = apply(see(apply, inputs, *kind), jnp.where(here, token, -1), method="deal")
+            known = (own.tokens, own.places)
+            parts = [
+                insert(jnp.zeros((*here.shape, x.shape[-1]), x.dtype), here, x, own.mask) + part
+                for x, part in zip(known, parts, strict=True)
+            ]
+    return Features(parts[0], types > 0, None, parts[1]), given
+
+
+def see(apply: Any, inputs: Inputs, name: str, grid: str) -> Features:
+    """All images, or all videos, in one row."""
     frames, patch, side = apply(method=lambda network: _sizes(network.vision))
-    pixels = inputs["pixel_values"]
+    pixels = inputs[name]
     cut = pixels.reshape(len(pixels), -1, frames, patch, patch).transpose(0, 2, 3, 4, 1)
-    places, segments = packed(inputs["image_grid_thw"], len(pixels), side)
+    places, segments = packed(inputs[grid], len(pixels), side)
     where = dict(places=places[None], segments=segments[None], method="encode_image")
-    visual = apply(cut.reshape(1, len(pixels), -1), **where)
-    return apply(visual, given["tokens"], method="deal"), given
+    return apply(cut.reshape(1, len(pixels), -1), **where)
+
+
+def generate(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
+    """tokens, whose prompt is as it was given: for the decoder, videos are images."""
+    found = language(read)["generate"](apply, inputs, flags)["tokens"]
+    if "input_ids" not in inputs:
+        return {"tokens": found}
+    prompt = jnp.asarray(inputs["input_ids"])
+    return {"tokens": jnp.concatenate([prompt, found[:, prompt.shape[1] :]], axis=1)}
 
 
 def _sizes(vision: Any) -> tuple[int, int, int]:
@@ -204,11 +245,24 @@ def ignored(config: Config) -> tuple[str, ...]:
     return (r".*rotary.*inv_freq", *((r"lm_head\.weight",) if tied else ()))
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """A turn of the chat of the instruction-tuned models, after their usual system message."""
+    template = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|>{picture}<|vision_end|>{prompt}<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    picture = dict(name="run", token=sections(config)[0]["image_token_id"])
+    lengths = dict(length=128, question_length=256)
+    return writing_tasks(template, prompt="Describe this image.", picture=picture, **lengths)
+
+
 QWEN2_VL = Family(
     model,
     rules,
     example,
-    calls=language(read),
+    calls=language(read) | {"generate": generate},
     renames=((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model.")),
     ignored=ignored,
+    tasks=tasks,
 )

@@ -19,6 +19,7 @@ from vlm_jax.weights.family import (
     Config,
     Family,
     activation,
+    answer_task,
     labels,
     picture,
     require,
@@ -184,12 +185,10 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """Answers, where config.json names them."""
-    names = config.get("id2label") or {}
-    if kind(config) != "ViltForQuestionAnswering" or not names:
+    """Answers, of the class that chooses among some."""
+    if kind(config) != "ViltForQuestionAnswering":
         return {}
-    answers = tuple(names[number] for number in sorted(names, key=int))
-    return {"vqa": dict(answers=answers, length=filled(config)["max_position_embeddings"])}
+    return answer_task(config, labels(config), filled(config)["max_position_embeddings"])
 
 
 VILT = Family(

@@ -9,13 +9,16 @@ import numpy as np
 
 from vlm_jax.weights.calls import Inputs
 from vlm_jax.weights.families import bert
-from vlm_jax.weights.family import TWO_WORDS, Config, Family, labels, require
+from vlm_jax.weights.family import TWO_WORDS, Config, Family, answer_task, labels, require
 from vlm_jax.weights.fused_calls import match as match_of
 from vlm_jax.weights.fused_calls import named, text_first, typed_inputs
 from vlm_jax.weights.rules import Rule, Rules, dense, norm
 
 DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(visual_embedding_dim=512, bypass_transformer=False)
 """What a config.json that leaves a key out means by it."""
+
+QUESTION = 128
+"""Tokens of a question, in the released code."""
 
 PREFIXES = {
     "VisualBertModel": "",
@@ -100,6 +103,12 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     return text_first(named(found), words["text"].shape[1])
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """Answers, of the class that chooses among some."""
+    wanted = kind(config) == "VisualBertForQuestionAnswering"
+    return answer_task(config, labels(config), QUESTION) if wanted else {}
+
+
 VISUAL_BERT = Family(
     model,
     rules,
@@ -107,4 +116,5 @@ VISUAL_BERT = Family(
     calls={"forward": forward, "match": match_of(forward)},
     renames=bert.RENAMES,
     ignored=(*bert.BUFFERS, *bert.TIED),
+    tasks=tasks,
 )

@@ -1,0 +1,226 @@
+"""Folders of models that write: the picture in, the reference's tokens out.
+
+Every folder is one that the reference's processor and model wrote themselves; what our `caption`
+writes after the family's own prompt is compared with `generate` of the reference on what its
+processor makes of the same picture file and of the prompt as it is published.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import vlm_jax
+from tests.weights import parity
+from tests.weights.writers import CASES, TOWER, blip, image_processor, make_tokenizer
+from vlm_jax import api
+from vlm_jax.data.pipeline import Loader
+from vlm_jax.data.schema import DataError
+from vlm_jax.evaluate import Run
+
+NEW = 6
+PHOTO = load_sample_images().images[0][100:160, 200:290]
+QUESTION = "What colour is the roof?"
+ANSWERING = {"paligemma": "answer en "}
+"""What is said before a question."""
+
+STARTING = {"git": 1, "blip-2, T5": 1, "blip-2, OPT": 5}
+"""How many tokens that it was not given stand in front of what the reference returns."""
+
+
+SEEDS = {"blip-2, OPT": 4, "gemma3": 2}
+"""Cases in which the model of seed 0 repeats one token."""
+
+
+def written(folder, model, processor, seed=0):
+    """Our model of a folder that the reference wrote, and the tokens that ours never writes."""
+    parity.randomise(model, seed)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    ours = vlm_jax.load_pretrained(folder)
+    words, vocab = ours.run.experiment.tokenizer, ours.run.experiment.model.decoder.vocab
+    special = {words.pad, words.bos, words.mask} - {*words.ends, None}
+    return ours, [*special, *range(words.size, vocab)]
+
+
+def reference(model, inputs, banned):
+    """What greedy search writes after the prompt."""
+    flags = dict(max_new_tokens=NEW, do_sample=False, suppress_tokens=banned)
+    with torch.no_grad():
+        found = model.generate(**inputs, **flags)[0].tolist()
+    ids = inputs["input_ids"][0].tolist() if "input_ids" in inputs else []
+    return found[len(ids) :] if found[: len(ids)] == ids else found
+
+
+def ids_of_ours(run, task, photo, question):
+    """The real ids that our prompt has for a question about the photo."""
+    example = {"id": "", "image": photo, "captions": [], "questions": [question]}
+    loader = Loader([example], run.experiment.read, {"inputs": lambda e, _: task.query(e)}, "raise")
+    found = loader(0)["inputs"]
+    name = "text" if "text" in found else "tokens"
+    return found[name][found[f"{name}_mask"]].tolist()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return saved(PHOTO, tmp_path / "roof.png")
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """The tokens of every text that ours writes, in order."""
+    found = []
+    monkeypatch.setattr(Run, "_texts", lambda self, tokens: found.append(tokens.tolist()) or "")
+    return found
+
+
+def saved(pixels, path):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def shorten(model, name):
+    """So that the reference and ours write little."""
+    task = model.run.experiment.tasks[name]
+    room = task.length - task._answer_length() if name == "vqa_generation" else 0
+    model.run.experiment.tasks[name] = dataclasses.replace(task, length=NEW + room)
+
+
+def assert_same(found, expected):
+    """Ours goes on with padding after the end."""
+    assert len(set(expected)) > 1
+    assert found[: len(expected)] == expected, (found, expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_picture_files_are_described_as_by_the_reference(case, photo, tmp_path, texts):
+    model, processor, prompt, caption = CASES[case]()
+    ours, banned = written(tmp_path / "folder", model, processor, SEEDS.get(case, 0))
+    tasks = ours.run.experiment.tasks
+    shorten(ours, "captioning")
+    paths = [photo, saved(PHOTO[20:50, ::-1][:, 9:33], tmp_path / "wall.png")]
+    ours.caption(paths)
+    for path, found in zip(paths, texts, strict=True):
+        image = Image.open(path)
+        text = {} if caption is None else dict(text=[prompt.format(caption)])
+        inputs = processor(images=image, return_tensors="pt", **text)
+        if text:
+            asked = ids_of_ours(ours.run, tasks["captioning"], path, {})
+            assert asked == inputs["input_ids"][0].tolist()
+        question = prompt.format(ANSWERING.get(case, "") + QUESTION)
+        asked = ids_of_ours(ours.run, tasks["vqa_generation"], path, dict(question=QUESTION))
+        assert asked == processor(images=image, text=[question])["input_ids"][0]
+        assert_same(found, reference(model, inputs, banned)[STARTING.get(case, 0) :])
+
+
+def test_blip_goes_on_after_the_words_it_was_trained_with(photo, tmp_path, texts):
+    model, processor = blip(transformers.BlipForConditionalGeneration)
+    ours, banned = written(tmp_path / "folder", model, processor)
+    inputs = processor(images=Image.open(photo), text="a picture of", return_tensors="pt")
+    shorten(ours, "captioning")
+    ours.caption(photo)
+    expected = reference(model, inputs, banned)
+    assert_same(texts[0], expected[inputs["input_ids"].shape[1] - 1 :])  # without [SEP]
+
+
+def test_blip_answers(photo, tmp_path, texts):
+    model, processor = blip(transformers.BlipForQuestionAnswering)
+    ours, banned = written(tmp_path / "folder", model, processor)
+    inputs = processor(images=Image.open(photo), text=QUESTION, return_tensors="pt")
+    shorten(ours, "vqa_generation")
+    ours.answer(photo, QUESTION)
+    assert_same(texts[0], reference(model, inputs, banned)[1:])
+
+
+def test_naflex_embeds_pictures_of_any_shape(tmp_path):
+    names = ["<pad>", "<eos>", "<bos>"]
+    roles = dict(pad_token="<pad>", eos_token="<eos>", bos_token="<bos>")
+    words = make_tokenizer(names, after=["<eos>"], **roles)
+    vision = TOWER | dict(num_patches=16, patch_size=8)
+    text = TOWER | dict(vocab_size=len(words), max_position_embeddings=8)
+    config = transformers.Siglip2Config(vision_config=vision, text_config=text)
+    pictures = image_processor("Siglip2", patch_size=8, max_num_patches=20)
+    model = parity.randomise(transformers.Siglip2Model(config))
+    model.save_pretrained(tmp_path)
+    transformers.Siglip2Processor(pictures, words).save_pretrained(tmp_path)
+    shown = [PHOTO, PHOTO[:, :21]]
+    inputs = pictures([Image.fromarray(pixels) for pixels in shown], return_tensors="pt")
+    with torch.no_grad():
+        found = model.get_image_features(**inputs).pooler_output
+    expected = torch.nn.functional.normalize(found, dim=-1).numpy()
+    ours = vlm_jax.load_pretrained(tmp_path)
+    parity.compare({"x": ours.embed_image(shown)}, {"x": expected}, 1e-5)
+
+
+def test_vilt_chooses_among_its_answers(photo, tmp_path):
+    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    roles = dict(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]")
+    words = make_tokenizer(names, before=["[CLS]"], after=["[SEP]"], **roles)
+    sizes = TOWER | dict(vocab_size=len(words), image_size=32, patch_size=8)
+    answers = {number: f"answer {number}" for number in range(7)}
+    config = transformers.ViltConfig(**sizes, id2label=answers, max_position_embeddings=40)
+    pictures = image_processor("Vilt", size={"shortest_edge": 32}, size_divisor=8)
+    processor = transformers.ViltProcessor(pictures, words)
+    model = parity.randomise(transformers.ViltForQuestionAnswering(config))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    ours = vlm_jax.load_pretrained(tmp_path)
+    asked = [QUESTION, "What is this?", "how many are there"]
+    inputs = processor([Image.open(photo)] * 3, asked, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits.numpy()
+    assert ours.answer(photo, asked) == [answers[number] for number in logits.argmax(axis=1)]
+    source = api.Pictures([photo] * 3, asked)
+    rows = ours.run.rows("classify", source, ours.run.experiment.tasks["vqa"].query)
+    parity.compare({"x": np.stack([row["logits"] for _, row in rows])}, {"x": logits}, 1e-5)
+
+
+REGIONS = {
+    "visual_bert": (
+        transformers.VisualBertForQuestionAnswering,
+        lambda words: transformers.VisualBertConfig(
+            **TOWER, vocab_size=words, visual_embedding_dim=10, num_labels=6
+        ),
+    ),
+    "lxmert": (
+        transformers.LxmertForQuestionAnswering,
+        lambda words: transformers.LxmertConfig(
+            **{key: TOWER[key] for key in TOWER if key != "num_hidden_layers"},
+            vocab_size=words,
+            visual_feat_dim=6,
+            num_qa_labels=6,
+            l_layers=1,
+            x_layers=1,
+            r_layers=1,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REGIONS)
+def test_regions_are_asked_for_where_a_picture_is_given(case, photo, tmp_path):
+    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    roles = dict(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]")
+    words = make_tokenizer(names, before=["[CLS]"], after=["[SEP]"], **roles)
+    kind, config = REGIONS[case]
+    model = parity.randomise(kind(config(len(words))))
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    ours = vlm_jax.load_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"features of detected regions, f32\[regions, 10\]"):
+        ours.answer(photo, QUESTION)
+    regions = np.random.default_rng(0).random((5, 10), np.float32)
+    shown = torch.from_numpy(regions)[None]
+    inputs = words(QUESTION, return_tensors="pt")
+    if case == "lxmert":
+        inputs |= dict(visual_feats=shown[..., :6], visual_pos=shown[..., 6:])
+    else:
+        inputs |= dict(visual_embeds=shown)
+    with torch.no_grad():
+        found = model(**inputs)
+    best = (found.logits if case == "visual_bert" else found.question_answering_score).argmax()
+    assert ours.answer(regions, QUESTION) == f"LABEL_{int(best)}"
