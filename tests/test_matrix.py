@@ -7,6 +7,7 @@ by itself here, and all cells share its trace.
 """
 
 import itertools
+import os
 from collections import Counter
 from unittest import mock
 
@@ -230,7 +231,7 @@ def test_count_of_cells(capsys):
     for table, cells in ((TEXT_ENCODERS, TEXT), (FUSIONS, FUSION), (decoders, DECODER)):
         assert set(table) == {part["name"] for part in cells.values() if part}
     alone = {"region_labels"}  # asks the vision encoder only: there is nothing to combine it with
-    alone |= {"image_tokens", "text_to_image"}  # have models of their own
+    alone |= {"image_tokens", "text_to_image", "flow_matching"}  # have models of their own
     assert set(TASKS) == {objective["name"] for objective in OBJECTIVES.values()} | alone
     assert set(valid) == set(OBJECTIVES)
 
@@ -274,7 +275,11 @@ QUICK_TO_COMPILE = {
 }
 
 
-@pytest.mark.parametrize("cell", covering(DISTINCT), ids=", ".join)
+RUN = DISTINCT if os.environ.get("VLM_JAX_MATRIX") == "all" else covering(DISTINCT)
+"""Compiling each cell takes a second or more, so all of them run only in `make matrix`."""
+
+
+@pytest.mark.parametrize("cell", RUN, ids=", ".join)
 def test_a_step_trains_every_part_that_the_objective_uses(cell):
     """Run, in cells in which every part and objective occurs, from parameters full of noise."""
     update, shapes, batch = build(cell)

@@ -28,6 +28,8 @@ and one sub-dict per task name, each using some of:
     region_labels         i32[B, G, S]      for each kind of label its index at each image token
     region_mask           bool[B, G, S]     the tokens whose label is known
     matched               bool[B]           False: the text of another row is shown instead
+    hidden                bool[B, S]        image tokens that are to be guessed from the others
+    time, noise           f32, u32[B]       where on the way from noise to image; the noise's seed
 
 A task whose config says per_image = N > 1 has N texts of each image in a training batch: all of its
 fields then have one more axis N after B, and the train step joins the two to B * N rows.

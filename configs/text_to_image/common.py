@@ -32,6 +32,20 @@ def finish(config: Any, smoke: bool) -> Any:
     return common.shrink(config) if smoke else config
 
 
+def text(smoke: bool) -> dict[str, Any]:
+    """A small encoder of the 32 tokens of a caption."""
+    size = dict(width=128, layers=2, heads=4, mlp_width=512)
+    if smoke:
+        size = dict(width=16, layers=1, heads=2, mlp_width=32)
+    return dict(name="transformer", vocab=512, max_length=32) | size
+
+
+def evals(task: str) -> dict[str, Any]:
+    """Scenes of the pairs of colour and shape that training shows, and of those it does not."""
+    splits = ("test", "test_comp")
+    return {name: dict(task=task, data=common.scenes(name, length=256)) for name in splits}
+
+
 def generator(config: Any, arg: Any, parallel: bool) -> Any:
     """Four layers over the text and the 64 tokens of `tokenizer`, which comes from the workdir
     arg.tokenizer and stays as it is; without one, its tokens are those of an untrained network.
@@ -39,28 +53,26 @@ def generator(config: Any, arg: Any, parallel: bool) -> Any:
     parallel: the task of guessing hidden tokens instead of that of writing the next.
     """
     quantizer = "fsq" if arg.fsq else "vq"
-    text = dict(name="transformer", vocab=512, width=128, layers=2, heads=4, mlp_width=512)
     decoder = dict(width=192, layers=4, heads=6, mlp_width=768, max_length=64)
     if arg.smoke:
-        text |= dict(width=16, layers=1, heads=2, mlp_width=32)
         decoder |= dict(width=16, layers=1, heads=2, mlp_width=32)
     config.model = dict(
         name="image_generator",
         tokenizer=tokenizer(quantizer, arg.smoke),
-        text=text | dict(max_length=32, pooling="none"),
+        text=text(arg.smoke) | dict(pooling="none"),
         decoder=decoder,
     )
     config.tasks = dict(text_to_image=dict(image_tokens=64, length=32, parallel=parallel))
-    config.evals = {
-        split: dict(task="text_to_image", data=common.scenes(split, length=256))
-        for split in ("test", "test_comp")
-    }
+    config.evals = evals("text_to_image")
     config.optimizer = common.adamw(1e-3, betas=(0.9, 0.96), frozen=["tokenizer/.*"])
-    if arg.tokenizer:
-        parts = "(encoder|decoder|codebook|into|out_of)"
-        config.init = dict(
-            workdir=arg.tokenizer,
-            rename=[(parts, r"tokenizer/\1")],
-            skip=["text/.*", "decoder/.*"],
-        )
+    start_tokenizer(config, arg.tokenizer, skip=["text/.*", "decoder/.*"])
     return finish(config, arg.smoke)
+
+
+def start_tokenizer(config: Any, workdir: str, skip: list[str]) -> None:
+    """The tokenizer of a model as it was trained in `workdir`; without one, as it comes. skip: what
+    else the model is made of.
+    """
+    if workdir:
+        rename = [("(encoder|decoder|codebook|into|out_of)", r"tokenizer/\1")]
+        config.init = dict(workdir=workdir, rename=rename, skip=skip)

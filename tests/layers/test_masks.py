@@ -27,6 +27,11 @@ def test_causal_mask_is_as_drawn():
     np.testing.assert_array_equal(mask[0, 0], drawing(masks.causal_mask))
 
 
+def test_open_keys_are_seen_by_all_queries():
+    mask = masks.with_open_keys(jnp.array([[[[True, False]]]]), 1)
+    np.testing.assert_array_equal(mask[0, 0], drawing(masks.with_open_keys))
+
+
 def test_block_mask_is_as_drawn():
     blocks = jnp.array([[1, 1, 0, 2, 2]])
     mask = masks.block_mask(blocks, blocks)

@@ -21,6 +21,7 @@ FIELDS = {
     "region_labels": dict(kinds={"colour": ("red", "blue")}, grid=2),
     "image_tokens": {},
     "text_to_image": dict(image_tokens=4, length=6, parallel=True),
+    "flow_matching": dict(labels=("cat", "dog"), length=6),
 }
 EXAMPLE = {
     "id": "7",
@@ -35,6 +36,7 @@ SHAPES = {
     "targets": ("i4", 1), "targets_mask": ("b1", 1), "prefix": ("i4", 0), "label": ("i4", 0),
     "label_weights": ("f4", 1), "known": ("b1", 0), "matched": ("b1", 0),
     "region_labels": ("i4", 2), "region_mask": ("b1", 2), "hidden": ("b1", 1),
+    "time": ("f4", 0), "noise": ("u4", 0),
 }  # fmt: skip
 
 

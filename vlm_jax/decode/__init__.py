@@ -9,6 +9,7 @@ asked whether it is done: the loop ends by itself once every row is.
 
 from vlm_jax.decode.beams import beam_search
 from vlm_jax.decode.buckets import Programs, Writer, pack, round_up
+from vlm_jax.decode.flow import integrate, noise
 from vlm_jax.decode.generate import generate
 from vlm_jax.decode.guidance import guided
 from vlm_jax.decode.hypotheses import Step, branch, follow
@@ -32,8 +33,10 @@ __all__ = [
     "follow",
     "generate",
     "guided",
+    "integrate",
     "make_request",
     "make_trie",
+    "noise",
     "pack",
     "rerank",
     "round_up",

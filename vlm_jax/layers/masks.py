@@ -83,6 +83,15 @@ def cache_mask(
     return ((slots <= last) & real[:, None, :])[:, None]
 
 
+def with_open_keys(mask: Bool[Array, "#B #N #T S"], length: int) -> Bool[Array, "#B #N #T M"]:
+    """The mask with `length` more keys, which all queries see.
+
+    mask = 1 0, length = 1:
+        1 0 1
+    """
+    return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, length)), constant_values=True)
+
+
 def zero_padding(x: Float[Array, "B S D"], real: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
     """X with zeros where a token is padding: a mask keeps padding out of a softmax, but not its
     NaNs,

@@ -15,8 +15,10 @@ from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.attention import Attention
 from vlm_jax.layers.cache import write
 from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
+from vlm_jax.layers.masks import with_open_keys
 from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.remat import remat
+from vlm_jax.layers.residual import Modulation, drop_path, modulate
 from vlm_jax.layers.rotary import Rotary
 
 PARTS = ("self", "mlp", "cross", "cross_mlp")
@@ -37,6 +39,7 @@ class Around(NamedTuple):
     context: Any = None
     context_mask: Any = None
     slot: Any = None
+    condition: Any = None
 
 
 class Mlp(nn.Module):
@@ -111,17 +114,17 @@ class Block(nn.Module):
         """
         before, around, cache = x, _of_kind(around, layer["kind"]), layer["cache"]
         crossed = around.context is not None or (cache is not None and "cross" in cache)
+        parts = [part for part in self.parts if crossed or not part.startswith("cross")]
+        modulations = self._modulations(parts, around.condition)
         new_cache = {}
-        for part in self.parts:
-            if part.startswith("cross") and not crossed:
-                continue
+        for part in parts:
             if part in ("self", "cross"):
                 add = partial(self._attend, part, around, cache, new_cache, train)
             elif part in PARTS:
                 add = partial(self._mlp, part, train)
             else:
                 raise ValueError(f"unknown part {part!r} of a block: choose from {PARTS}")
-            x = self._residual(part, x, add, layer["drop_path"], train)
+            x = self._residual(part, x, add, modulations.get(part), layer["drop_path"], train)
         if layer["active"] is not None:
             x = jnp.where(layer["active"], x, before)
         if around.context is None:  # what was read from the cache stays there, uncopied
@@ -148,7 +151,7 @@ class Block(nn.Module):
             context = self._norm("context_norm")(context)
         if self.cross_own and context is not None:
             context = jnp.concatenate([context, x], axis=1)
-            mask = _and_all(mask, x.shape[1])
+            mask = None if mask is None else with_open_keys(mask, x.shape[1])
         out, new_cache[part] = module(x, context, mask=mask, cache=held, train=train)
         if self.cross_gate is None or mask is None:
             return out
@@ -165,26 +168,31 @@ class Block(nn.Module):
         return make_norm(self.norm, epsilon=self.epsilon, dtype=self.dtype, name=name)
 
     @nn.nowrap
-    def _residual(self, part: str, x: Array, add: Any, drop_path: Array | None, train: bool):
+    def _modulations(self, parts: Sequence[str], condition: Array | None) -> dict[str, Any]:
+        if condition is None:
+            return {}
+        made = Modulation(3 * len(parts), self.dtype, name="modulation")(condition)
+        return {part: made[3 * i : 3 * i + 3] for i, part in enumerate(parts)}
+
+    @nn.nowrap
+    def _residual(
+        self, part: str, x: Array, add: Any, modulation: Any, rate: Array | None, train: bool
+    ) -> Float[Array, "B T D"]:
         norm = self._norm(f"{part}_norm")
-        added = add(norm(x) if self.norm_first else x)
+        entering = norm(x) if self.norm_first else x
+        added = add(entering if modulation is None else modulate(entering, *modulation[:2]))
         if self.sandwich:
             added = self._norm(f"{part}_post_norm")(added)
         if self.cross_gate is not None and part.startswith("cross"):
             shape = {"scalar": (1, 1, 1), "vector": (1, 1, x.shape[-1])}[self.cross_gate]
             gate = self.param(f"{part}_gate", nn.initializers.zeros_init(), shape)
             added = jnp.tanh(gate).astype(self.dtype) * added
+        if modulation is not None:
+            added = modulation[2] * added
         added = nn.Dropout(self.dropout, deterministic=not train)(added)
-        if drop_path is not None:
-            added = _drop_path(added, drop_path, self.make_rng("dropout"))
+        if rate is not None:
+            added = drop_path(added, rate, self.make_rng("dropout"))
         return constrain(x + added if self.norm_first else norm(x + added), BATCH, LENGTH)
-
-
-def _and_all(mask: Bool[Array, "#B #N #T S"] | None, length: int) -> Array | None:
-    """The mask with `length` more keys that all queries see."""
-    if mask is None:
-        return None
-    return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, length)), constant_values=True)
 
 
 def _of_kind(around: Around, kind: Int[Array, ""] | None) -> Around:
@@ -193,14 +201,6 @@ def _of_kind(around: Around, kind: Int[Array, ""] | None) -> Around:
         return around
     mask, rotary = (jax.tree.map(lambda leaf: leaf[kind], x) for x in around[:2])
     return around._replace(mask=mask, rotary=rotary)
-
-
-def _drop_path(
-    x: Float[Array, "B T D"], rate: Float[Array, ""], key: Array
-) -> Float[Array, "B T D"]:
-    """Stochastic depth (arXiv:1603.09382): a branch of an example vanishes, rate in [0, 1)."""
-    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0], 1, 1))
-    return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), jnp.zeros_like(x))
 
 
 class Group(nn.Module):
@@ -287,18 +287,20 @@ class Transformer(nn.Module):
         context_mask: Bool[Array, "#B #N #T S"] | None = None,
         cache: Mapping | None = None,
         slot: Int[Array, ""] | None = None,
+        condition: Float[Array, "B D"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Mapping | None]:
         """Run all layers: (hidden states, new cache); cache leaves [L, B, ...] (`empty_cache`).
 
         mask, rotary, relative, slot: of self-attention (see `Attention`); with a pattern, mask and
-        rotary hold one entry per kind. context, context_mask: of cross-attention.
+        rotary hold one entry per kind. context, context_mask: of cross-attention. condition: sets
+        shift, scale and gate of every part (DiT, arXiv:2212.09748), whose norms should be plain.
         """
         if self.pattern:
             stack = lambda *leaves: jnp.stack(leaves)
             mask = None if mask is None else jnp.stack(list(mask))
             rotary = None if rotary is None else jax.tree.map(stack, *rotary)
-        around = Around(mask, rotary, relative, context, context_mask, slot)
+        around = Around(mask, rotary, relative, context, context_mask, slot, condition)
         x = constrain(x.astype(self.dtype), BATCH, LENGTH)
         x, new_cache = self._run(x, self._layers(cache, train), around, train)
         if self.final_norm:

@@ -8,6 +8,7 @@ from vlm_jax.connectors import CONNECTORS
 from vlm_jax.decoders import DECODERS
 from vlm_jax.encoders import TEXT_ENCODERS, VISION_ENCODERS
 from vlm_jax.fusion import FUSIONS
+from vlm_jax.models.flow_generator import make_flow_generator
 from vlm_jax.models.heads import HEADS
 from vlm_jax.models.image_generator import make_image_generator
 from vlm_jax.models.image_tokenizer import ImageTokenizer
@@ -22,12 +23,17 @@ PARTS = {
 }
 """Parts chosen by their `name` key; the heads of HEADS have one kind each."""
 
-NETWORKS = {"image_tokenizer": ImageTokenizer, "image_generator": make_image_generator}
+NETWORKS = {
+    "image_tokenizer": ImageTokenizer,
+    "image_generator": make_image_generator,
+    "flow_generator": make_flow_generator,
+}
 """Models with a wiring of their own, chosen by `name` in config.model: those that draw."""
 
 DRAWS = {
     "image_tokenizer": ("reconstruct_image",),
     "image_generator": ("next_tokens", "hidden_tokens"),
+    "flow_generator": ("velocity",),
 }
 """What tasks may ask of each of them."""
 

@@ -199,7 +199,11 @@ class ImageTokenizer(nn.Module):
 
     def encode(self, image: Array) -> Int[Array, "B S"]:
         """The ids of uint8[B, H, W, 3] images, row by row."""
-        return self.codebook(_flat(self.into(self._map(to_pixels(image))))).ids
+        return self.codebook(self.vectors(image)).ids
+
+    def vectors(self, image: Array) -> Float[Array, "B S E"]:
+        """The vectors of uint8[B, H, W, 3] images, row by row, before they are quantized."""
+        return _flat(self.into(self._map(to_pixels(image))))
 
     def decode(self, ids: Int[Array, "B S"]) -> Float[Array, "B H W 3"]:
         """The square images that ids stand for, in about [-1, 1]. ValueError if S is no square."""

@@ -8,6 +8,7 @@ time ("captions" or "questions"; None if only one).
 
 from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.classification import Classification
+from vlm_jax.tasks.flow_matching import FlowMatching
 from vlm_jax.tasks.image_tokens import ImageTokens
 from vlm_jax.tasks.masked_pretraining import MaskedPretraining
 from vlm_jax.tasks.region_labels import RegionLabels
@@ -25,6 +26,7 @@ TASKS = {
     "region_labels": RegionLabels,
     "image_tokens": ImageTokens,
     "text_to_image": TextToImage,
+    "flow_matching": FlowMatching,
 }
 
 Task = (
@@ -37,4 +39,5 @@ Task = (
     | RegionLabels
     | ImageTokens
     | TextToImage
+    | FlowMatching
 )

@@ -44,16 +44,10 @@ class TextToImage:
         """A random caption, perhaps none; without rng the first, and what is hidden depends on the
         example alone. DataError if the example has no caption.
         """
-        captions = example["captions"]
-        if not captions:
-            raise DataError(f"example {example['id']} has no caption to draw from")
-        caption = captions[0 if rng is None else rng.integers(len(captions))]
-        if rng is not None and rng.random() < self.drop:
-            caption = ""
-        arrays = self.read(caption)
+        arrays = self.read(caption_of(example, rng, self.drop))
         if not self.parallel:
             return arrays
-        rng = rng or np.random.default_rng([ord(letter) for letter in str(example["id"])])
+        rng = rng or generator_of(example)
         count = math.ceil(self.image_tokens * math.cos(rng.random() * math.pi / 2))
         hidden = rng.permutation(self.image_tokens) < max(count, 1)
         return arrays | {"hidden": hidden}
@@ -75,16 +69,8 @@ class TextToImage:
         """nll, nats per image token given those that are known, and token_accuracy; beside each,
         what they are for the caption of another picture of the set (`.../other_text`).
         """
-        position = {source[i]["id"]: i for i in range(len(source))}
-
-        def other(example: Example) -> Arrays:
-            near = source[(position[example["id"]] + 1) % len(source)]
-            text = self.read((near["captions"] or [""])[0])
-            return self.preprocess(example, None) | text
-
-        own = lambda example: self.preprocess(example, None)
         count = 0
-        for inputs, suffix in ((own, ""), (other, "/other_text")):
+        for suffix, inputs in own_and_other(source, self.preprocess).items():
             rows = [_scored(row) for _, row in run.rows(self.head, source, inputs, **options)]
             losses, right, count = *map(np.array, zip(*rows, strict=True)), len(rows)
             measures = [metrics.mean_of("nll", losses), metrics.mean_of("token_accuracy", right)]
@@ -106,17 +92,69 @@ class TextToImage:
         guidance: see `decode.guidance`. options: temperature, top_k and top_p of `decode.Search`,
         or with parallel, steps, temperature and choice_temperature of `decode.masked.unmask`.
         """
+        start = run.experiment.model.codes
         way = partial(_at_once if self.parallel else _in_order, options=options)
-        function = _drawer(run.experiment.model, way, self.image_tokens, guidance)
-        blank = self.read("")
-        rows = [
-            self.read(text)
-            | {f"blank_{name}": value for name, value in blank.items()}
-            | {"seed": np.uint32(seed), "example": np.uint32(number)}
-            for number, text in enumerate(texts)
-        ]
-        key = ("draw", self.parallel, guidance, tuple(sorted(options.items())))
-        return np.stack([row["picture"] for row in run.compute(key, function, rows)])
+        way = partial(way, length=self.image_tokens, start=start, guidance=guidance)
+        key = (self.parallel, guidance, *sorted(options.items()))
+        return draw_rows(run, key, way, [self.read(text) for text in texts], self.read(""), seed)
+
+
+def caption_of(example: Example, rng: np.random.Generator | None, drop: float) -> str:
+    """A random caption, "" with probability `drop`; without rng the first. DataError if the example
+    has none.
+    """
+    captions = example["captions"]
+    if not captions:
+        raise DataError(f"example {example['id']} has no caption to draw from")
+    if rng is None:
+        return captions[0]
+    caption = captions[rng.integers(len(captions))]
+    return "" if rng.random() < drop else caption
+
+
+def generator_of(example: Example) -> np.random.Generator:
+    """Random numbers that depend on the example's id alone."""
+    return np.random.default_rng([ord(letter) for letter in str(example["id"])])
+
+
+def own_and_other(source: Source, preprocess: Callable) -> dict[str, Callable]:
+    """How evaluation reads an example: with its own text, and under "/other_text" with that of the
+    next of the source.
+    """
+    position = {source[i]["id"]: i for i in range(len(source))}
+
+    def other(example: Example) -> Arrays:
+        near: dict[str, Any] = {**source[(position[example["id"]] + 1) % len(source)]}
+        told = {key: near[key] for key in ("captions", "label") if key in near}
+        return preprocess({**example, **told}, None)
+
+    return {"": lambda example: preprocess(example, None), "/other_text": other}
+
+
+def draw_rows(
+    run: Any, key: Any, way: Callable, told: Sequence[Arrays], untold: Arrays, seed: int
+) -> np.ndarray:
+    """A picture of each row, uint8[n, H, W, 3]; equal rows give different pictures.
+
+    key: of the compiled program. way: from a function that gives the model's methods, what those
+    read of all rows told, then of as many untold, and a random key per row, to what the model's
+    `draw` takes. told, untold: what the model reads of a text, and of none.
+    """
+    model, names = run.experiment.model, tuple(untold)
+
+    def draw(variables: Variables, batch: Batch) -> dict[str, Any]:
+        ask: Any = lambda method: partial(model.apply, variables, method=method)
+        both = {name: jnp.concatenate([batch[name], batch[f"blank_{name}"]]) for name in names}
+        keys = decode.example_keys(batch["seed"], batch["example"])
+        return {"picture": ask("draw")(way(ask, ask("read")(both), keys))}
+
+    rows = [
+        row
+        | {f"blank_{name}": value for name, value in untold.items()}
+        | {"seed": np.uint32(seed), "example": np.uint32(number)}
+        for number, row in enumerate(told)
+    ]
+    return np.stack([row["picture"] for row in run.compute(("draw", key), draw, rows)])
 
 
 def _scored(row: Mapping[str, np.ndarray]) -> tuple[float, float]:
@@ -126,23 +164,6 @@ def _scored(row: Mapping[str, np.ndarray]) -> tuple[float, float]:
     own = np.take_along_axis(logits, row["targets"][asked][:, None], axis=-1)[:, 0]
     losses = np.log(np.exp(logits).sum(axis=-1)) - own
     return float(losses.mean()), float(np.mean(logits.argmax(axis=-1) == row["targets"][asked]))
-
-
-def _drawer(model: Any, way: Callable, length: int, guidance: float) -> Callable:
-    """A function of (variables, batch) that reads the texts, writes ids and draws them."""
-
-    def draw(variables: Variables, batch: Batch) -> dict[str, Any]:
-        ask: Any = lambda method: partial(model.apply, variables, method=method)
-        both = {
-            name: jnp.concatenate([batch[name], batch[f"blank_{name}"]])
-            for name in ("text", "text_mask")
-        }
-        memory = ask("read")(both)
-        keys = decode.example_keys(batch["seed"], batch["example"])
-        ids = way(ask, memory, keys, length, model.codes, guidance)
-        return {"picture": ask("draw")(ids)}
-
-    return draw
 
 
 def _in_order(
@@ -157,11 +178,11 @@ def _in_order(
 
 
 def _at_once(
-    ask: Any, memory: Any, keys: Any, length: int, hidden: int, guidance: float, options: Mapping
+    ask: Any, memory: Any, keys: Any, length: int, start: int, guidance: float, options: Mapping
 ) -> jax.Array:
-    """Ids guessed all together, in rounds. hidden: the id of what is not known yet."""
+    """Ids guessed all together, in rounds. start: the id of what is not known yet."""
     read = decode.guided(
         lambda tokens, memory, cache: (ask("guess")(tokens, memory), None), guidance
     )
     guess = lambda tokens: read(tokens, memory)[0]
-    return decode.unmask(guess, keys, length, hidden=hidden, **dict(options))
+    return decode.unmask(guess, keys, length, hidden=start, **dict(options))
