@@ -14,12 +14,12 @@ from configs import common
 
 
 def get_config(arg=None):
-    """Arguments: steps; smoke."""
+    """Arguments: steps; smoke. A step shows 64 pictures once and asks 6 questions about each."""
     arg = common.parse_arg(arg, steps=1500, smoke=False)
     width = 32 if arg.smoke else 128
     config = ConfigDict()
     config.seed = 0
-    config.batch_size = 128
+    config.batch_size = 64
     config.total_steps = arg.steps
     config.model = dict(
         vision=common.small_resnet(width),
@@ -27,7 +27,7 @@ def get_config(arg=None):
         fusion=dict(name="concat", width=width),
         classify=dict(hidden=width),
     )
-    config.tasks = dict(vqa=dict(length=16))
+    config.tasks = dict(vqa=dict(length=16, per_image=6))
     config.data = dict(
         train=dict(name="easy_vqa", split="train"),
         image=dict(size=64),

@@ -26,17 +26,18 @@ def folder(tmp_path):
     return str(tmp_path)
 
 
-def test_one_example_per_question_with_its_image_and_type(folder):
+def test_one_example_per_picture_with_its_questions_and_their_types(folder):
     source = EasyVQA("test", folder)
-    assert len(source) == 3 and source.name == "easy_vqa/test"
+    assert len(source) == 2 and source.name == "easy_vqa/test"
     examples = [validate(example, "here") for example in source]
-    assert [e["questions"] for e in examples] == [
-        [{"question": q, "answers": [a], "type": kind}]
+    asked = [
+        {"question": q, "answers": [a], "type": kind}
         for (q, a, _), kind in zip(ROWS, ["open", "yes/no", "yes/no"], strict=True)
     ]
+    assert [e["questions"] for e in examples] == [[asked[1]], [asked[0], asked[2]]]
     shown = [Image.open(example["image"]).getpixel((0, 0))[0] for example in examples]
-    assert shown == [1, 0, 1]
-    assert len({example["id"] for example in examples}) == 3
+    assert shown == [0, 1]
+    assert [example["id"] for example in examples] == ["0", "1"]
 
 
 def test_a_missing_package_is_answered_with_the_command_that_installs_it(monkeypatch):
@@ -58,7 +59,7 @@ def test_wrong_split_missing_split_and_wrong_position(folder):
     with pytest.raises(DataError, match="questions.json cannot be read"):
         EasyVQA("train", folder)
     with pytest.raises(IndexError):
-        EasyVQA("test", folder)[3]
+        EasyVQA("test", folder)[2]
 
 
 @pytest.mark.skipif(
@@ -66,10 +67,10 @@ def test_wrong_split_missing_split_and_wrong_position(folder):
 )
 def test_the_real_package_has_the_published_size_and_is_never_imported():
     train, test = EasyVQA("train"), EasyVQA("test")
-    assert (len(train), len(test)) == (38_575, 9_673)
-    kinds = [example["questions"][0]["type"] for example in test]
-    assert kinds.count("open") == 2_537
-    answers = {a for source in (train, test) for e in source for a in e["questions"][0]["answers"]}
-    assert len(answers) == 13
-    assert Image.open(test[9_672]["image"]).size == (64, 64)
+    assert (len(train), len(test)) == (4_000, 1_000)
+    asked, held_out = ([q for e in source for q in e["questions"]] for source in (train, test))
+    assert (len(asked), len(held_out)) == (38_575, 9_673)
+    assert [question["type"] for question in held_out].count("open") == 2_537
+    assert len({a for question in asked + held_out for a in question["answers"]}) == 13
+    assert Image.open(test[999]["image"]).size == (64, 64)
     assert "easy_vqa" not in sys.modules

@@ -15,8 +15,8 @@ INSTALL = "pip install --no-deps easy-vqa"
 
 
 class EasyVQA:
-    """One example per question: 38,575 in split "train", 9,673 in "test"; images are PNG paths, 64
-    x 64.
+    """One example per picture, a PNG path, 64 x 64: 4,000 with 38,575 questions in split "train",
+    1,000 with 9,673 in "test".
 
     A question's type is "yes/no" or "open". Answering from the question alone already reaches 67.0
     % overall (82.5 % on yes/no, 23.3 % on open questions), so report the open ones apart. folder:
@@ -32,7 +32,10 @@ class EasyVQA:
         path = self._folder / "questions.json"
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-            self._rows = [(str(q), str(a), int(image)) for q, a, image in rows]
+            asked: dict[int, list[tuple[str, str]]] = {}
+            for question, answer, image in rows:
+                asked.setdefault(int(image), []).append((str(question), str(answer)))
+            self._rows = sorted(asked.items())
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read ({error}); {INSTALL} --force-reinstall"
@@ -44,13 +47,13 @@ class EasyVQA:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"position {index} is outside [0, {len(self)})")
-        question, answer, image = self._rows[index]
-        kind = "yes/no" if answer in ("yes", "no") else "open"
+        image, asked = self._rows[index]
+        kind = lambda answer: "yes/no" if answer in ("yes", "no") else "open"
         return {
-            "id": str(index),
+            "id": str(image),
             "image": str(self._folder / "images" / f"{image}.png"),
             "captions": [],
-            "questions": [{"question": question, "answers": [answer], "type": kind}],
+            "questions": [{"question": q, "answers": [a], "type": kind(a)} for q, a in asked],
         }
 
 
