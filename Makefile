@@ -1,6 +1,10 @@
 # make quickstart   train the small three-task model on the built-in scenes; installs what is missing
 # make test         style gates, then every test
 # make check        the style gates alone, in seconds
+# make matrix       one real step of every valid combination of parts and objectives: half an hour
+# make demo-photo IMAGE=cat.jpg
+#                   caption any picture with real pre-trained parts, and show what it was written
+#                   from; the first time fetches them and trains what joins them, a quarter of an hour
 # make clean        remove the virtual environment and caches; runs/ stays
 #
 # make quickstart PYTHON=python3.12 chooses the Python that makes the virtual environment.
@@ -14,16 +18,31 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE := $(or $(VLM_JAX_CACHE),$(HOME)/.cache/vlm_jax)
 
-.PHONY: quickstart test check lint clean
+.PHONY: quickstart test check matrix lint clean demo-photo
 
 quickstart: $(VENV)/installed-core
 	$(BIN)/python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+# Each line goes on where it was interrupted, or has nothing left to do.
+DEMO := runs/demo-photo
+IMAGE ?=
+demo-photo: $(VENV)/installed-kit
+	@$(BIN)/python -m vlm_jax.memory.demo --check --image='$(IMAGE)'
+	$(BIN)/python -m vlm_jax.data.prepare kit --part efficientnet_lite0 smollm2 imagenet_names
+	$(BIN)/python -m vlm_jax.data.prepare emoji --vendor openmoji --size 224
+	$(BIN)/python launch.py --config=configs/captioning/kit_smallcap.py:demo --workdir=$(DEMO)/captioner
+	$(BIN)/python -m vlm_jax.memory.classes --memory=$(DEMO)/classes
+	$(BIN)/python -m vlm_jax.memory.demo --image='$(IMAGE)' --workdir=$(DEMO)/captioner \
+	  --memory=$(DEMO)/classes
 
 test: lint
 	$(BIN)/python -m pytest
 
 check: lint
 	$(BIN)/python -m pytest --numprocesses=0 --durations=0 --durations-min=5 tests/test_style.py
+
+matrix: $(VENV)/installed-test
+	VLM_JAX_MATRIX=all $(BIN)/python -m pytest tests/test_matrix.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
@@ -35,6 +54,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-core: EXTRAS :=
+$(VENV)/installed-kit: EXTRAS := [kit]
 # An oracle of which one file is read; its dependencies pin libraries to years ago.
 $(VENV)/installed-test: ALONE := open-flamingo==2.0.1
 $(VENV)/installed-test: EXTRAS := [data,test]

@@ -2,12 +2,15 @@
 
     pip install faiss-cpu              # once; not a dependency of vlm_jax
     python -m benchmarks.search [--rows 100000 1000000] [--queries 1 256] [--rounds 5] [--json]
+        [--approximate] [--only-approximate] [--docs docs/retrieval.md]
 
 Random unit vectors of width 384, k = 10, all in memory. The three sides run in turn, round by
 round; what is printed are the best times of each, and the ratios within them. `bound` is the
 product of queries and rows alone, under jit, chunk by chunk as the search does it; `one_line` is
-`jax.lax.top_k(queries @ rows.T, 10)`. With --approximate, recall@10 and time of IVF and HNSW. The
-hits of the exact search and of FAISS flat are compared, too. The last line is one JSON object.
+`jax.lax.top_k(queries @ rows.T, 10)`. The hits of the exact search and of FAISS flat are compared,
+too. With --approximate, recall@10 and time of IVF, HNSW and `jax.lax.approx_max_k`, on the random
+vectors and on as many in clusters, where lists and graphs have something to hold on to. The last
+line is one JSON object.
 """
 
 import argparse
@@ -22,18 +25,30 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import sections
 from vlm_jax.memory import Exact, Faiss, Memory, Writer
 
-WIDTH, K, SHARD = 384, 10, 100_000
+WIDTH, K, SHARD, CLUSTERS, SPREAD = 384, 10, 100_000, 1000, 0.05
 
 
-def make_memory(folder: str, rows: int) -> Memory:
+def drawn(rng: np.random.Generator, count: int, clustered: bool) -> np.ndarray:
+    """Random unit vectors f32[count, WIDTH]; clustered: near one of CLUSTERS centres, the cosine
+    to which is about 0.7.
+    """
+    part = rng.standard_normal((count, WIDTH), np.float32)
+    if clustered:
+        centres = np.random.default_rng(7).standard_normal((CLUSTERS, WIDTH), np.float32)
+        centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+        part = centres[rng.integers(CLUSTERS, size=count)] + SPREAD * part
+    return part / np.linalg.norm(part, axis=1, keepdims=True)
+
+
+def make_memory(folder: str, rows: int, clustered: bool = False) -> Memory:
     """A memory of random unit vectors."""
     rng = np.random.default_rng(0)
     writer = Writer(folder, {"fingerprint": "random", "encoder": "none", "data": {}, "of": "image"})
     for start in range(0, rows, SHARD):
-        part = rng.standard_normal((min(SHARD, rows - start), WIDTH), np.float32)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
+        part = drawn(rng, min(SHARD, rows - start), clustered)
         writer.write(part, [{"id": str(start + i), "texts": []} for i in range(len(part))])
     return writer.finish()
 
@@ -79,23 +94,62 @@ def measure(memory: Memory, batch: int, rounds: int, exact: Exact, flat: Faiss) 
     return found | {name: round(value, 5) for name, value in {**best, **ratios}.items()}
 
 
-def approximate(memory: Memory, exact: Exact, batch: int = 256) -> list[dict[str, Any]]:
-    """Recall@10 and seconds of the approximate indices, beside seconds to build them. Random
-    vectors have no clusters, which is as hard as it gets for them.
-    """
-    queries = np.random.default_rng(2).standard_normal((batch, WIDTH)).astype(np.float32)
-    true, found = exact(queries, K).rows, []
-    for kind in ("ivf", "hnsw"):
+APPROXIMATE: dict[str, Callable[[Memory], Any]] = {
+    "exact": Exact,
+    "faiss ivf, 16 lists": lambda memory: Faiss(memory, kind="ivf"),
+    "faiss ivf, 64 lists": lambda memory: Faiss(memory, kind="ivf", probes=64),
+    "faiss hnsw": lambda memory: Faiss(memory, kind="hnsw"),
+    "approx_max_k, recall 0.95": lambda memory: Exact(memory, recall=0.95),
+}
+"""What is compared with the exact search."""
+
+
+def approximate(memory: Memory, clustered: bool, batch: int = 256) -> list[dict[str, Any]]:
+    """Recall@10 and seconds of the approximate searches, beside seconds to build them."""
+    queries = drawn(np.random.default_rng(2), batch, clustered)
+    true, found = np.zeros((batch, K), np.int64), []
+    for kind, make in APPROXIMATE.items():
         start = time.perf_counter()
-        index = Faiss(memory, kind=kind)
+        search = make(memory)
         built = time.perf_counter() - start
+        search(queries, K)  # compiles
         start = time.perf_counter()
-        hits = index(queries, K).rows
+        hits = search(queries, K).rows
         seconds = time.perf_counter() - start
+        true = hits if kind == "exact" else true
         recall = np.mean([len({*a} & {*b}) / K for a, b in zip(true, hits, strict=True)])
-        row = {"kind": kind, "rows": len(memory), "queries": batch, "recall@10": float(recall)}
+        row = {"kind": kind, "vectors": "clusters" if clustered else "random"}
+        row |= {"rows": len(memory), "queries": batch, "recall@10": round(float(recall), 4)}
         found.append(row | {"seconds": round(seconds, 4), "build_seconds": round(built, 2)})
     return found
+
+
+def page(report: dict[str, Any], command: str) -> str:
+    """The report as Markdown."""
+    parts = [f"## Searching {WIDTH}-d vectors, the {K} nearest\n\n    {command}\n"]
+    for name in ("exact", "approximate"):
+        if report[name]:
+            lines = [list(row.values()) for row in report[name]]
+            parts.append(sections.table(list(report[name][0]), lines) + "\n")
+    return "\n".join(parts)
+
+
+def compared(rows: int, given: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Adds what is found with so many rows to the report, and prints it."""
+    with tempfile.TemporaryDirectory() as name:
+        if not given.only_approximate:
+            memory = make_memory(str(Path(name) / "memory"), rows)
+            exact, flat = Exact(memory), Faiss(memory)
+            for batch in given.queries:
+                report["exact"].append(measure(memory, batch, given.rounds, exact, flat))
+                if not given.json:
+                    print(report["exact"][-1], flush=True)
+        for clustered in (False, True) if given.approximate or given.only_approximate else ():
+            memory = make_memory(str(Path(name) / f"approximate{clustered}"), rows, clustered)
+            for row in approximate(memory, clustered):
+                report["approximate"].append(row)
+                if not given.json:
+                    print(row, flush=True)
 
 
 def main() -> None:
@@ -105,22 +159,19 @@ def main() -> None:
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 256])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--approximate", action="store_true")
+    parser.add_argument("--only-approximate", action="store_true")
+    parser.add_argument("--docs", help="a page in which to write the tables")
     parser.add_argument("--json", action="store_true", help="nothing but the JSON object")
     given = parser.parse_args()
     report: dict[str, Any] = {"width": WIDTH, "k": K, "exact": [], "approximate": []}
     for rows in given.rows:
-        with tempfile.TemporaryDirectory() as name:
-            try:
-                memory = make_memory(str(Path(name) / "memory"), rows)
-                exact, flat = Exact(memory), Faiss(memory)
-            except ImportError as error:
-                sys.exit(str(error))
-            for batch in given.queries:
-                report["exact"].append(measure(memory, batch, given.rounds, exact, flat))
-                if not given.json:
-                    print(report["exact"][-1], flush=True)
-            if given.approximate:
-                report["approximate"] += approximate(memory, exact)
+        try:
+            compared(rows, given, report)
+        except ImportError as error:
+            sys.exit(str(error))
+    if given.docs:
+        command = f"python -m benchmarks.search {' '.join(sys.argv[1:])}"
+        sections.write("search", page(report, command), given.docs)
     print(json.dumps(report))
 
 

@@ -8,8 +8,9 @@
 SmallCap (arXiv:2209.15323) at the size of the built-in data: its template around the names of the k
 nearest drawings, a small ResNet that the decoder attends to, everything trained from scratch. In
 half of the training examples fewer names are shown, so that one run answers with any number of
-them. Neighbours are found by `encoder`: "pixels", or the workdir of a run such as that of
-configs/retrieval/emoji.py. A drawing's own name is never among them.
+them. Neighbours are found by `encoder`: "pixels", the workdir of a run such as that of
+configs/retrieval/emoji.py, or the folder of a published vision encoder. A drawing's own name is
+never among them.
 
 `benchmarks/retrieval_augmented.py` makes the table of k = 0, 1, 4 and other memories. Without any
 captioner, the name of the nearest drawing by pixels has on the 171 unseen Noto drawings a CIDEr-D

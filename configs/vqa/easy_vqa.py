@@ -24,7 +24,7 @@ def get_config(arg=None):
     config.model = dict(
         vision=common.small_resnet(width),
         text=dict(name="recurrent", cell="gru", vocab=512, width=64, hidden=width),
-        fusion=dict(name="concat", width=width),
+        fusion=dict(name="concat", width=width, product=True),
         classify=dict(hidden=width),
     )
     config.tasks = dict(vqa=dict(length=16, per_image=6))

@@ -119,15 +119,22 @@ def test_rows_do_not_depend_on_their_neighbours(name):
     np.testing.assert_allclose(together.pooled[1:], alone.pooled, atol=1e-5)
 
 
-def test_concat_projects_the_summaries():
-    """The pooled vector by hand: relu(W [visual pooled; mean of real text tokens] + b)."""
+@pytest.mark.parametrize("product", [False, True])
+def test_concat_projects_the_summaries(product):
+    """By hand: relu(W [visual pooled; mean of real text tokens; perhaps a product of both] + b)."""
     visual, textual = inputs()
     visual = visual._replace(pooled=jnp.arange(16.0).reshape(2, 8) / 16)
-    fusion = FUSIONS["concat"](width=3)
+    fusion = FUSIONS["concat"](width=3, product=product)
     variables = fusion.init(jax.random.key(0), visual, textual)
+    variables = jax.tree.map(lambda x: x + 0.1, variables)  # biases are 0 at first
     mean = [np.asarray(textual.tokens)[0, :3].mean(0), np.asarray(textual.tokens)[1, 2:].mean(0)]
-    both = np.concatenate([visual.pooled, np.stack(mean)], axis=1)
-    dense = variables["params"]["pooled"]
+    summaries = [np.asarray(visual.pooled), np.stack(mean)]
+    if product:
+        dense = jax.tree.map(np.asarray, [variables["params"][name] for name in ("seen", "asked")])
+        pairs = zip(summaries, dense, strict=True)
+        seen, asked = (x @ d["kernel"] + d["bias"] for x, d in pairs)
+        summaries.append(seen * asked)
+    both, dense = np.concatenate(summaries, axis=1), variables["params"]["pooled"]
     expected = np.maximum(both @ dense["kernel"] + dense["bias"][None], 0)
     np.testing.assert_allclose(fusion.apply(variables, visual, textual).pooled, expected, atol=1e-5)
 

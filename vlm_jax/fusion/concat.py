@@ -13,11 +13,15 @@ class ConcatFusion(nn.Module):
     by side.
 
     width: D of the result. activation: a name in layers.activations.ACTIVATIONS (KeyError
-    otherwise), applied to the pooled vector, as is dropout. The early VQA baselines
-    (arXiv:1505.00468, section 4) and ResNet + GRU classifiers.
+    otherwise), applied to the pooled vector, as is dropout. product: a third summary beside the
+    two, the product of both after a projection each (low-rank bilinear pooling, arXiv:1610.04325,
+    section 3): what compares question and picture, as "is the shape red?" asks, need not be learned
+    from their sum. The early VQA baselines (arXiv:1505.00468, section 4) and ResNet + GRU
+    classifiers.
     """
 
     width: int
+    product: bool = False
     activation: str = "relu"
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
@@ -30,6 +34,9 @@ class ConcatFusion(nn.Module):
             visual._replace(tokens=dense("visual")(visual.tokens)),
             textual._replace(tokens=dense("textual")(textual.tokens)),
         )
-        summaries = jnp.concatenate([summary(visual), summary(textual)], axis=-1)
-        pooled = ACTIVATIONS[self.activation](dense("pooled")(summaries))
+        summaries = [summary(visual), summary(textual)]
+        if self.product:
+            summaries.append(dense("seen")(summaries[0]) * dense("asked")(summaries[1]))
+        pooled = dense("pooled")(jnp.concatenate(summaries, axis=-1))
+        pooled = ACTIVATIONS[self.activation](pooled)
         return both._replace(pooled=nn.Dropout(self.dropout, deterministic=not train)(pooled))

@@ -11,7 +11,7 @@ from vlm_jax import experiment, processes, workdir
 from vlm_jax.api import Pictures
 from vlm_jax.memory import SEARCHES, sheet
 from vlm_jax.memory.build import build
-from vlm_jax.memory.encoders import Encoder, make_encoder
+from vlm_jax.memory.encoders import Encoder, make_encoder, published
 from vlm_jax.memory.neighbours import plain
 from vlm_jax.memory.store import Memory
 
@@ -42,7 +42,8 @@ def search(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     if (text is None) == (image is None):
         raise ValueError("--mode=search takes --text=... or --image=PATH, one of the two")
     memory = Memory(options.get("memory") or Path(folder) / FOLDER)
-    encoder = make_encoder(folder)
+    maker = str(memory.about["encoder"])
+    encoder = make_encoder(maker if published(maker) else folder)
     memory.require(encoder.fingerprint, f"the run {folder}")
     query = encoder.texts([text or ""]) if image is None else embed_picture(encoder, image)[None]
     kind, _, name = (options.get("search") or "exact").partition(":")
@@ -76,13 +77,13 @@ def ranked(memory: Memory, scores: np.ndarray, rows: np.ndarray) -> list[dict[st
 
 
 def _sheet(memory: Memory, text: str, image: Any, hits: list[dict[str, Any]]) -> Any:
-    """The contact sheet; pictures come from their files or from the source remembered."""
+    """The contact sheet; pictures come from their files or from the source remembered, if any."""
     source = None
-    if any("image" not in hit for hit in hits):
+    if memory.about["data"] and any("image" not in hit for hit in hits):
         source = experiment.source(memory.about["data"], f"{memory.folder}")
     tiles = []
     for hit in hits:
-        shown = hit["image"] if source is None else source[hit["position"]]["image"]
+        shown = hit.get("image") if source is None else source[hit["position"]]["image"]
         tiles.append(sheet.Tile(shown, f"{hit['rank']}. {hit['score']:.3f} {_first(hit)}"))
     return sheet.contact_sheet(sheet.Tile(image, text or str(image)), tiles)
 

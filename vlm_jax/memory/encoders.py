@@ -1,4 +1,5 @@
-"""What turns pictures and texts into the vectors of a memory: a trained run, or nothing but pixels.
+"""What turns pictures and texts into the vectors of a memory: a trained run, a published vision
+encoder, or nothing but pixels.
 
 An encoder has a `name`, a `fingerprint`, `images(source)`, which yields (position, vector) of the
 sound examples, and `texts(texts)`. Vectors with equal fingerprints can be compared.
@@ -6,7 +7,7 @@ sound examples, and `texts(texts)`. Vectors with equal fingerprints can be compa
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from vlm_jax import trees
+from vlm_jax import features, kwargs, trees
 from vlm_jax.data import images
+from vlm_jax.data.features import digest_of, fingerprint
+from vlm_jax.data.pipeline import ImageReader, Loader, eval_batches
 from vlm_jax.data.schema import DataError, Source
+from vlm_jax.weights.preprocessing import image_fields
 
 PIXELS = "pixels"
 
@@ -103,13 +107,75 @@ class Trained:
         return self.model.embed_text(list(texts))
 
 
-Encoder = Pixels | Trained
+class Published:
+    """The vision encoder of a published checkpoint folder, without its classifier: the pooled
+    vector, or the mean of the image tokens.
+
+    Pictures are stretched to the square of the size that the folder names, as the kit's configs
+    read them; vectors of picture files are those that `vlm_jax.features` keeps for these.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """DataError if the folder is no checkpoint."""
+        path = Path(folder).expanduser().absolute()
+        self.name, self.image = str(path), {"size": image_fields(path)[0]["size"]}
+        self.fingerprint = fingerprint({"vision": digest_of(path), "image": self.image}, [])
+
+    def images(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
+        """(position, vector) of the examples whose picture can be read."""
+        source = getattr(source, "pictures", source)
+        files = (isinstance(source[i]["image"], str | Path) for i in range(len(source)))
+        if all(files) and len(source) > 1:
+            kept = features.cached(source, vision=self.name, image=self.image)
+            for position in range(len(kept)):
+                example: Any = kept[position]
+                if "features" in example:
+                    yield position, example["features"]["pooled"]
+            return
+        loader = Loader(source, kwargs.call(ImageReader, self.image, "image"), {})
+        for batch in eval_batches(loader, batch_size=min(features.BATCH, len(source))):
+            found = np.asarray(self._encode(batch["image"]))
+            for row in np.flatnonzero(batch["valid"]):
+                yield int(batch["index"][row]), found[row]
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """ValueError: it has seen no texts."""
+        raise ValueError(
+            f"{self.name} encodes pictures alone, so its memory cannot be searched for a text: "
+            "search for an --image, or build the memory from a run that was trained for retrieval"
+        )
+
+    @cached_property
+    def _encode(self) -> Callable[[Any], Any]:
+        model, variables = features.encoder(self.name)
+
+        @jax.jit
+        def encode(images: Any) -> Any:
+            found: Any = model.apply(variables, images, method="encode_image")
+            return found.tokens.mean(1) if found.pooled is None else found.pooled
+
+        return encode
+
+
+Encoder = Pixels | Trained | Published
 
 
 def make_encoder(name: str) -> Encoder:
-    """The encoder of a name: "pixels", or the workdir of a finished run."""
+    """The encoder of a name: "pixels", the workdir of a finished run, or the folder of a published
+    checkpoint.
+    """
     if name == PIXELS:
         return Pixels()
+    if published(name):
+        return Published(name)
     from vlm_jax import api  # late: the run of a memory is seldom needed
 
     return Trained(api.load(name), str(Path(name).expanduser().absolute()))
+
+
+def published(name: str) -> bool:
+    """Whether a name is that of a published checkpoint's folder; a run's config has no
+    "model_type".
+    """
+    path = Path(name).expanduser() / "config.json"
+    return path.is_file() and "model_type" in json.loads(path.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ memory, the data set and the encoder; training then reads no vector. An example'
 those of any other example with its id, are never among them, unless that is asked for.
 """
 
+import copy
 import hashlib
 import itertools
 import json
@@ -68,6 +69,13 @@ class Retrieved:
     def __len__(self) -> int:
         return len(self._source)
 
+    @property
+    def pictures(self) -> "Retrieved":
+        """The same without features that encoders made of the pictures beforehand."""
+        bare = copy.copy(self)
+        bare._source = getattr(self._source, "pictures", self._source)
+        return bare
+
     def __getitem__(self, index: int) -> Example:
         example: Any = self._source[index]
         found: Any = {**example, "retrieved": self._texts(example["id"], self._rows[index])}
@@ -100,8 +108,8 @@ def retrieved(
     """A source with the neighbours of its pictures, see `Retrieved`.
 
     memory: the folder of a finished one, whose encoder embeds the queries too; or what to build one
-    of, {"source": config of a data set, "encoder": "pixels" or the workdir of a run, "of": "image"
-    or "text"}, which is then kept in the cache folder.
+    of, {"source": config of a data set, "encoder": a name for `make_encoder`, "of": "image" or
+    "text"}, which is then kept in the cache folder.
     """
     return Retrieved(source, *with_encoder(memory, embed=k > 0), k, own=own)
 

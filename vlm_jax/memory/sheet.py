@@ -27,7 +27,7 @@ class Tile(NamedTuple):
 
 def contact_sheet(query: Tile, hits: Sequence[Tile]) -> Image.Image:
     """The query in a row of its own, then the hits in rows of COLUMNS. Pictures that cannot be read
-    are grey.
+    are grey; where there is none, the words stand on the grey.
     """
     font = ImageFont.load_default(size=12)
     step = (TILE + _MARGIN, TILE + LINES * _LINE + _MARGIN)
@@ -39,8 +39,9 @@ def contact_sheet(query: Tile, hits: Sequence[Tile]) -> Image.Image:
     for tile, (column, row) in zip([query, *hits], places, strict=True):
         left, top = column * step[0] + _MARGIN, row * step[1] + _MARGIN
         sheet.paste(_thumbnail(tile.image), (left, top))
+        height = TILE if tile.image is not None else (TILE - LINES * _LINE) // 2
         for number, line in enumerate(textwrap.wrap(tile.text, 25)[:LINES]):
-            draw.text((left, top + TILE + number * _LINE), line, fill=_INK, font=font)
+            draw.text((left + 4, top + height + number * _LINE), line, fill=_INK, font=font)
     return sheet
 
 
