@@ -36,7 +36,7 @@ from vlm_jax.data.scene_graph import (
     pick,
     shuffled,
 )
-from vlm_jax.data.scenes import render
+from vlm_jax.data.scenes import check_ranges, render
 from vlm_jax.data.schema import Example
 
 __all__ = ["MovingScene", "MovingScenes", "answers", "kinds", "words"]
@@ -105,24 +105,12 @@ class MovingScenes:
 
     def __post_init__(self):
         """Checks the ranges."""
-        checks = {
-            f"split {self.split!r} must be one of {', '.join(LENGTHS)}": self.split in LENGTHS,
-            f"size={self.size} must be at least 32 pixels": self.size >= 32,
-            f"length={self.length} must be at least 1": self.length is None or self.length > 0,
-            f"questions={self.questions} must be in [0, {MAX_QUESTIONS}]": (
-                0 <= self.questions <= MAX_QUESTIONS
-            ),
-            f"captions={self.captions} must be in [0, {MAX_CAPTIONS}]": (
-                0 <= self.captions <= MAX_CAPTIONS
-            ),
+        own = {
             f"families={self.families} must be among {', '.join(FAMILIES)}": (
                 bool(self.families) and set(self.families) <= FAMILIES.keys()
             ),
-            f"seed={self.seed} must not be negative": self.seed >= 0,
         }
-        for message, holds in checks.items():
-            if not holds:
-                raise ValueError(f"MovingScenes: {message}")
+        check_ranges(self, LENGTHS, MAX_QUESTIONS, MAX_CAPTIONS, own)
 
     @property
     def name(self) -> str:

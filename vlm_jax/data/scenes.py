@@ -48,6 +48,31 @@ _NOISE = 6  # grey levels either way
 _GRAPH, _CAPTIONS, _QUESTIONS, _PIXELS = range(4)  # independent random streams of one example
 
 
+def check_ranges(
+    source: Any,
+    lengths: Mapping[str, int],
+    most_questions: int,
+    most_captions: int,
+    own: Mapping[str, bool],
+) -> None:
+    """ValueError, naming the class, for a field of a source of scenes that is out of range.
+
+    lengths: by the splits that there are. own: what else must hold, by what is said if it does not.
+    """
+    length, questions, captions = source.length, source.questions, source.captions
+    checks = {
+        f"split {source.split!r} must be one of {', '.join(lengths)}": source.split in lengths,
+        f"size={source.size} must be at least 32 pixels": source.size >= 32,
+        f"length={length} must be at least 1": length is None or length > 0,
+        f"questions={questions} must be in [0, {most_questions}]": 0 <= questions <= most_questions,
+        f"captions={captions} must be in [0, {most_captions}]": 0 <= captions <= most_captions,
+        f"seed={source.seed} must not be negative": source.seed >= 0,
+    }
+    for message, holds in {**checks, **own}.items():
+        if not holds:
+            raise ValueError(f"{type(source).__name__}: {message}")
+
+
 @dataclass(frozen=True)
 class Scenes:
     """A source of rendered scenes; example i is a function of (seed, split, i) alone.
@@ -70,24 +95,12 @@ class Scenes:
     def __post_init__(self):
         """Checks the ranges."""
         low, high = self.objects
-        checks = {
-            f"split {self.split!r} must be one of {', '.join(LENGTHS)}": self.split in LENGTHS,
-            f"size={self.size} must be at least 32 pixels": self.size >= 32,
-            f"length={self.length} must be at least 1": self.length is None or self.length > 0,
+        own = {
             f"objects={low, high} must be (fewest, most) in [1, {MAX_OBJECTS}]": (
                 1 <= low <= high <= MAX_OBJECTS
             ),
-            f"questions={self.questions} must be in [0, {MAX_QUESTIONS}]": (
-                0 <= self.questions <= MAX_QUESTIONS
-            ),
-            f"captions={self.captions} must be in [0, {MAX_CAPTIONS}]": (
-                0 <= self.captions <= MAX_CAPTIONS
-            ),
-            f"seed={self.seed} must not be negative": self.seed >= 0,
         }
-        for message, holds in checks.items():
-            if not holds:
-                raise ValueError(f"Scenes: {message}")
+        check_ranges(self, LENGTHS, MAX_QUESTIONS, MAX_CAPTIONS, own)
 
     @property
     def name(self) -> str:
