@@ -150,6 +150,14 @@ def test_topologies_that_do_not_exist(topology, sentence):
         planner.make_plan(config(), topology)
 
 
+def test_the_length_of_the_stand_in_s_epochs_fits_every_schedule():
+    given = config(schedule={"name": "cosine", "warmup_steps": 2000}, total_epochs=32)
+    given.pop("total_steps")
+    mesh = sharding.make_mesh({"data": 8}, jax.devices()[:8])
+    _, program, _ = planner._programs(synthetic.stand_in(given), mesh)
+    assert program.total == 32 * planner.STEPS
+
+
 def test_mistakes_in_a_config_are_found_first():
     with pytest.raises(ValueError, match="batch_size=9 is not divisible"):
         planner.make_plan(config(batch_size=9), "cpu:8")

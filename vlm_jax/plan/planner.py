@@ -21,6 +21,10 @@ from vlm_jax.plan.traffic import largest_with, traffic
 from vlm_jax.program import Program, batch_of, make_program, placed
 from vlm_jax.step import variables_of
 
+STEPS = 100_000
+"""Of an epoch of a stand-in for the data, so many that every schedule fits: of the program, only
+numbers in it depend on them."""
+
 GROWING = GIB // 4
 """Bytes of an array with the rows of all devices beyond which it is worth a warning; the exchanged
 embeddings of a contrastive loss are smaller."""
@@ -133,7 +137,7 @@ def _programs(
     source = experiment.source(config["data"]["train"], "config.data.train")
     setup = experiment.build(config, None, source)
     example = example_batch(setup, sharding.batch_shards(mesh))
-    program = make_program(setup, mesh, example, config["batch_size"])
+    program = make_program(setup, mesh, example, STEPS * config["batch_size"])
     return setup, program, batch_of(mesh, example, config["batch_size"])
 
 
