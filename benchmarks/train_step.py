@@ -97,7 +97,7 @@ def our_side(name: str) -> tuple[Callable[[], None], float]:
     with jax.set_mesh(mesh):
         batch = sharding.shard_batch(mesh, pipeline.stack(rows))
         operations = count_flops(made.update, made.shapes, batch)
-        update = made.jit_update().lower(made.shapes, jax.eval_shape(lambda: batch)).compile()
+        update = made.lower_update(jax.eval_shape(lambda: batch)).compile()
         release()
         state = made.jit_create()()
 

@@ -15,6 +15,7 @@ from vlm_jax.data.pipeline import ImageReader
 from vlm_jax.data.schema import DataError
 from vlm_jax.evaluate import Run
 from vlm_jax.video_summary import central, cuts
+from vlm_jax.weights import pretrained
 
 NOTHING = dict.fromkeys(("image", "text", "images", "texts", "question", "out"))
 
@@ -129,8 +130,5 @@ def test_pictures_and_parts_of_videos_have_vectors(cut_video):
 
 
 def test_a_published_model_of_videos_reads_as_many_frames_as_it_has_vectors_for():
-    given = dict(tokenizer=None, tasks={}, weights={}, per_image={}, model=None)
     for vision, frames in ((dict(name="frames", frames=4), 4), (dict(name="vit", frames=2), None)):
-        config = {"model": {"vision": vision}}
-        setup = experiment.Experiment(config, read=ImageReader(8), **given)
-        assert api._with_frames(setup).read.frames == frames
+        assert ImageReader(8, **pretrained.frames_of({"vision": vision})).frames == frames

@@ -8,7 +8,6 @@ model.caption("cat.mp4")                      # by as many frames as the model w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -274,18 +273,10 @@ def load_pretrained(folder: str | Path, *, batch_size: int = 64, dtype: Any = No
     placed = sharding.replicated(mesh)
     place = lambda path, array: jax.device_put(array, placed)
     found = pretrained.read_folder(folder, dtype=dtype, place=place)
-    setup = _with_frames(pretrained.experiment_of(found, folder))
+    setup = pretrained.experiment_of(found, folder)
     shards = sharding.batch_shards(mesh)
     run = Run(setup, found.variables, mesh, -(-batch_size // shards) * shards)
     return Model(run, Published(found.family, found.config, Path(folder)))
-
-
-def _with_frames(setup: experiment.Experiment) -> experiment.Experiment:
-    """A published model of videos reads as many frames as it has vectors for."""
-    vision = dict(setup.config["model"].get("vision") or {})
-    if vision.get("name") != "frames":
-        return setup
-    return replace(setup, read=replace(setup.read, frames=vision["frames"]))
 
 
 def export(model: Model, folder: str | Path) -> None:

@@ -47,10 +47,16 @@ class Program:
         """`update`, which takes over the memory of the state that it is given."""
         return jax.jit(self.update, donate_argnums=0, out_shardings=(self.shardings, None))
 
+    @property
+    def placed(self) -> State:
+        """Shapes of the state that know where they live."""
+        shape = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+        return jax.tree.map(shape, self.shapes, self.shardings)
+
     def lower_update(self, batch: trees.Tree) -> jax.stages.Lowered:
         """`jit_update` traced for batches of these shapes (see `batch_of`)."""
         with jax.set_mesh(self.mesh):
-            return self.jit_update().lower(placed(self.shapes, self.shardings), batch)
+            return self.jit_update().lower(self.placed, batch)
 
     def compile_update(self, batch: trees.Tree) -> "Future[Callable]":
         """`update` being compiled in a thread for batches of these shapes, while the caller makes
@@ -119,12 +125,3 @@ def batch_of(mesh: jax.sharding.Mesh, example: Batch, rows: int) -> trees.Tree:
     where = sharding.batch_sharding(mesh)
     shape = lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=where)
     return jax.tree.map(shape, example)
-
-
-def placed(shapes: trees.Tree, shardings: trees.Tree) -> trees.Tree:
-    """Shapes that know where they live."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        shardings,
-    )

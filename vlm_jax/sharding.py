@@ -338,20 +338,25 @@ def sharding_table(mesh: Mesh, params: trees.Tree, config: Config = None) -> str
 
     params: arrays or shapes. config: config.mesh. Sizes are in MiB, of the whole and per device.
     """
+    layouts = _layouts(mesh, params, config)
     rows = [
         (path, str(list(leaf.shape)), axes, rule, *(f"{x:,.2f}" for x in sizes))
-        for path, (leaf, axes, rule, *sizes) in _layouts(mesh, params, config).items()
+        for path, (leaf, axes, rule, *sizes) in layouts.items()
     ]
     header = ("parameter", "shape", "axes", "rule", "MiB", "MiB/device")
     sizes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    found = rule_table(mesh, params, config)
-    return "\n\n".join([f"mesh: {sizes}", found, _aligned([header, *rows], 4)])
+    found = [_rules(layouts), _aligned([header, *rows], 4)]
+    return "\n\n".join([f"mesh: {sizes}", *found])
 
 
 def rule_table(mesh: Mesh, params: trees.Tree, config: Config = None) -> str:
     """Text: which rule laid out how much, and how; arguments and units as in `sharding_table`."""
+    return _rules(_layouts(mesh, params, config))
+
+
+def _rules(layouts: Mapping[str, tuple]) -> str:
     groups: dict[tuple[str, str], list[tuple]] = {}
-    for leaf, axes, rule, *sizes in _layouts(mesh, params, config).values():
+    for leaf, axes, rule, *sizes in layouts.values():
         groups.setdefault((rule, axes), []).append((leaf, *sizes))
     groups["total", ""] = [one for found in groups.values() for one in found]
     rows = [("rule", "axes", "arrays", "parameters", "MiB", "MiB/device")]

@@ -11,7 +11,6 @@ from tests import tiny
 from vlm_jax import modes, sharding
 from vlm_jax.plan import compiling, hlo, planner, show, synthetic, variants
 from vlm_jax.plan.memory import Memory
-from vlm_jax.program import placed
 
 MESH = {"fsdp": 4, "small": 0}
 PARTS = 8
@@ -94,7 +93,7 @@ def test_activations_are_constrained_under_set_mesh_and_a_rule_for_parameters_is
     for layout in (MESH, {"data": 8}, {"fsdp": 8, "small": 0}):
         mesh = sharding.make_mesh(layout, jax.devices()[:8])
         _, program, batch = planner._programs(synthetic.stand_in(config(mesh=layout)), mesh)
-        state = placed(program.shapes, program.shardings)
+        state = program.placed
         with jax.set_mesh(mesh):
             text = program.jit_update().lower(state, batch).as_text()
         counts.append(compiling.count_constraints(text))

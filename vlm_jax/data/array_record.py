@@ -40,7 +40,7 @@ class ArrayRecord:
         self._counts = files.concurrently(self._count, range(len(self._shards)))
         self._ends = np.cumsum(self._counts)
         root = files.common_folder([shard.path for shard in self._shards])
-        self._names = [_name(shard.path, root) for shard in self._shards]
+        self._names = [files.below(shard.path, root, ".array_record") for shard in self._shards]
         self.name = f"array_record/{self._names[0]}" + ("..." if len(self._shards) > 1 else "")
         if not len(self):
             raise DataError(f"{self._shards[0].path}: the shards hold no record")
@@ -108,8 +108,3 @@ def _values(feature: Any) -> Any:
     """The values of a feature: the only one, or a list of them."""
     values = list(getattr(feature, feature.WhichOneof("kind") or "bytes_list").value)
     return values[0] if len(values) == 1 else values
-
-
-def _name(path: str, root: str) -> str:
-    """A shard's path below the folder that all of them share, without its ending."""
-    return path.removeprefix(root).removesuffix(".array_record")

@@ -202,6 +202,11 @@ def common_folder(paths: Sequence[str]) -> str:
     return "".join(f"{level[0]}/" for level in shared)
 
 
+def below(path: str, root: str, ending: str) -> str:
+    """A shard's path below the folder that all of them share, without its ending."""
+    return path.removeprefix(root).removesuffix(ending)
+
+
 def _matches(name: str) -> list[File]:
     """The files that a name without braces stands for."""
     if is_remote(name):

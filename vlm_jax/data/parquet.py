@@ -80,7 +80,7 @@ class Parquet:
         self._window, self._kept = window, _Kept(cache << 20)
         self._footer = functools.lru_cache(FOOTERS)(self._read_footer)
         root = files.common_folder([file.path for file in found])
-        self._names = [_name(shard.file.path, root) for shard in self._shards]
+        self._names = [files.below(shard.file.path, root, ".parquet") for shard in self._shards]
         self.name = f"parquet/{self._names[0]}" + ("..." if len(found) > 1 else "")
 
     def __len__(self) -> int:
@@ -216,11 +216,6 @@ def _check_types(shards: Sequence[_Shard]) -> None:
                     f"{shard.file.path}: column {name!r} is {here}, but {there} in "
                     f"{shards[0].file.path}; read them as two sources of a mixture"
                 )
-
-
-def _name(path: str, root: str) -> str:
-    """A shard's path below the folder that all of them share, without its ending."""
-    return path.removeprefix(root).removesuffix(".parquet")
 
 
 def _label_names(schema: Any) -> dict[str, list[str]]:

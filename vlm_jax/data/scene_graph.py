@@ -182,12 +182,17 @@ def _place(
 
 def box_of(thing: Mapping[str, Any]) -> list[float]:
     """The tight box of an object, in pixels rounded to 1/100."""
+    return [round(value, 2) for value in extent(thing)]
+
+
+def extent(thing: Mapping[str, Any]) -> list[float]:
+    """Left, top, right and bottom of an object, in pixels."""
     (x, y), radius = thing["centre"], thing["radius"]
     points = [(x - radius, y - radius), (x + radius, y + radius)]
     if thing["shape"] in OUTLINES:
         points = corners(thing)
     across, down = zip(*points, strict=True)
-    return [round(value, 2) for value in (min(across), min(down), max(across), max(down))]
+    return [min(across), min(down), max(across), max(down)]
 
 
 def related(first: Mapping[str, Any], relation: str, second: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from vlm_jax.data.scene_graph import (
     OUTLINES,
     SHAPES,
     corners,
+    extent,
 )
 
 BLOB = "blob"
@@ -131,7 +132,7 @@ def _fitted(
     crop = covered[low[1] : high[1], low[0] : high[0]]
     error = np.sum(np.square(crop - _drawn(thing, low, crop.shape)))
     error += np.sum(np.square(covered)) - np.sum(np.square(crop))
-    return thing | {"fit": 1.0 - float(error / np.sum(np.square(covered))), "box": _box(thing)}
+    return thing | {"fit": 1.0 - float(error / np.sum(np.square(covered))), "box": extent(thing)}
 
 
 def _drawn(
@@ -151,12 +152,3 @@ def _drawn(
         if thing["shape"] == "ring":
             draw.ellipse(disc(_HOLE * radius), fill=0)
     return np.asarray(canvas.reduce(scale), np.float64) / 255.0
-
-
-def _box(thing: Mapping[str, Any]) -> list[float]:
-    (x, y), radius = thing["centre"], thing["radius"]
-    points = [(x - radius, y - radius), (x + radius, y + radius)]
-    if thing["shape"] in OUTLINES:
-        points = corners(thing)
-    across, down = zip(*points, strict=True)
-    return [min(across), min(down), max(across), max(down)]

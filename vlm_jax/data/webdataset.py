@@ -47,7 +47,7 @@ class WebDataset:
         counts = files.concurrently(self._checked, range(len(self._shards)))
         self._ends = np.cumsum(counts)
         root = files.common_folder([shard.path for shard in self._shards])
-        self._names = [_name(shard.path, root) for shard in self._shards]
+        self._names = [files.below(shard.path, root, ".tar") for shard in self._shards]
         self.name = f"webdataset/{self._names[0]}" + ("..." if len(counts) > 1 else "")
         if not len(self):
             raise DataError(f"{self._shards[0].path}: the shards hold no example")
@@ -98,8 +98,3 @@ class WebDataset:
                 for kind, (start, size) in wanted.items()
             }
         return {kind: files.read_range(path, *span) for kind, span in wanted.items()}
-
-
-def _name(path: str, root: str) -> str:
-    """A shard's path below the folder that all of them share, without its ending."""
-    return path.removeprefix(root).removesuffix(".tar")

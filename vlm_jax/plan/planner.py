@@ -18,7 +18,7 @@ from vlm_jax.plan.memory import Memory, bytes_per_device
 from vlm_jax.plan.roofline import Roofline, roofline
 from vlm_jax.plan.synthetic import example_batch, examples_per_epoch, stand_in
 from vlm_jax.plan.traffic import largest_with, traffic
-from vlm_jax.program import Program, batch_of, make_program, placed
+from vlm_jax.program import Program, batch_of, make_program
 from vlm_jax.step import variables_of
 
 STEPS = 100_000
@@ -102,7 +102,7 @@ def make_plan(config: Mapping[str, Any], topology: str, evals: bool = True) -> P
     mesh = sharding.make_mesh(config.get("mesh"), devices_of(topology))
     sharding.check_batch_size(mesh, config["batch_size"])
     setup, program, batch = _programs(stand_in(config), mesh)
-    step = compile_for(mesh, program.jit_update(), _state(program), batch)
+    step = compile_for(mesh, program.jit_update(), program.placed, batch)
     model_flops, program_flops = _flops(setup, program, batch)
     found = step.computations or {}
     moved, bytes_moved = collectives(found, mesh.shape), traffic(found)
@@ -141,21 +141,17 @@ def _programs(
     return setup, program, batch_of(mesh, example, config["batch_size"])
 
 
-def _state(program: Program) -> trees.Tree:
-    return placed(program.shapes, program.shardings)
-
-
 def _flops(
     setup: experiment.Experiment, program: Program, batch: trees.Tree
 ) -> tuple[float, float]:
     """Operations of a step without what the backward pass computes anew, and with it."""
     with jax.set_mesh(program.mesh):
-        whole = count_flops(program.update, _state(program), batch)
+        whole = count_flops(program.update, program.placed, batch)
         plain = without_remat(setup.config)
         if plain == setup.config:
             return whole, whole
         _, storing, _ = _programs(plain, program.mesh)
-        return count_flops(storing.update, _state(storing), batch), whole
+        return count_flops(storing.update, storing.placed, batch), whole
 
 
 def without_remat(config: Any) -> Any:
@@ -189,7 +185,7 @@ def _total(config: Mapping[str, Any]) -> int | None:
 
 def _evaluations(setup: experiment.Experiment, program: Program) -> dict[str, Memory]:
     """Memory of each evaluation, with the rest of the state, which stays where it is meanwhile."""
-    found, state = {}, _state(program)
+    found, state = {}, program.placed
     variables = variables_of(state)
     idle = bytes_per_device(state) - bytes_per_device(variables)
     for name, section in dict(setup.config.get("evals") or {}).items():

@@ -139,6 +139,7 @@ def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
     ends = None if ends is None else tuple(int(i) for i in np.atleast_1d(ends))
     tokenizer = read_tokenizer(folder, ends)
     reader, statistics = region_fields(found.family, found.config) or image_fields(folder)
+    reader |= frames_of(model)
     tasks = {
         name: kwargs.build(TASKS, {"name": name, **section}, "tasks", tokenizer=tokenizer)
         for name, section in sections.items()
@@ -155,6 +156,14 @@ def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
     }
     read = ImageReader(**reader)
     return Experiment(config, tokenizer, tasks, model=network, read=read, **shares)
+
+
+def frames_of(model: Config) -> dict[str, int]:
+    """What a model of videos asks of `data.pipeline.ImageReader`: as many frames as it has vectors
+    for. model: config.model.
+    """
+    vision = dict(model.get("vision") or {})
+    return {"frames": vision["frames"]} if vision.get("name") == "frames" else {}
 
 
 def write_folder(
