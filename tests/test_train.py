@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,38 @@ def test_killed_anywhere_the_run_ends_the_same_to_the_last_bit(tmp_path):
     assert interruptions >= 3
     assert_same_run(tmp_path / "whole", killed)
     assert [line["step"] for line in read_lines(killed / "metrics.jsonl")] == list(range(1, 41))
+
+
+def test_packed_rows_are_learned_from_and_go_on_to_the_last_bit(tmp_path):
+    decoder = tiny.config()["model"]["decoder"] | {"memory": "prepend", "max_length": 160}
+    config = tiny.captioner(checkpoint={"every_steps": 3})
+    config["data"] = config["data"] | {"packing": {"length": 64, "images": 3}}
+    config["model"] = config["model"] | {"decoder": decoder}
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    train.train(config, whole)
+    shares = [line.get("padding_share") for line in read_lines(whole / "timing.jsonl")]
+    assert 0 < shares[-1] < 0.6
+    shutil.copytree(whole, half)
+    shutil.rmtree(half / "checkpoints" / "6")
+    train.train(config, half)
+    assert_same_run(whole, half)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"total_steps": None, "total_epochs": 2}, "total_epochs needs .* give total_steps"),
+        ({"tasks": tiny.config()["tasks"]}, "config.data.packing needs one task"),
+        ({"tasks": {"captioning": {"per_image": 2}}}, "per_image exclude each other"),
+        ({}, 'segments need memory="prepend"'),
+    ],
+)
+def test_what_cannot_be_packed_is_found_before_anything_is_compiled(tmp_path, change, message):
+    config = tiny.captioner() | change
+    config["model"] = tiny.config()["model"] if len(config["tasks"]) > 1 else config["model"]
+    config["data"] = config["data"] | {"packing": {"length": 64}}
+    with pytest.raises(ValueError, match=message):
+        train.train(config, tmp_path / "run")
 
 
 def test_sigterm_saves_and_exits_cleanly_and_damage_falls_back(tmp_path):

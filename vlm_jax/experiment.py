@@ -10,6 +10,8 @@ from typing import Any
 
 from vlm_jax import kwargs, models
 from vlm_jax.data.augment import Augment
+from vlm_jax.data.images import FITS
+from vlm_jax.data.packing import Packing
 from vlm_jax.data.pipeline import ImageReader, Preprocess, several
 from vlm_jax.data.schema import DataError, Source
 from vlm_jax.data.sources import make_source
@@ -25,7 +27,9 @@ KEYS = (
 )
 """Top-level keys, the same in every config."""
 
-DATA_KEYS = ("train", "image", "augment", "tokenizer", "threads", "prefetch", "on_error")
+DATA_KEYS = (
+    *("train", "image", "augment", "tokenizer", "threads", "prefetch", "on_error", "packing"),
+)
 EVAL_KEYS = (
     *("task", "data", "options"),
     *("every_steps", "every_examples", "every_epochs", "every_percent"),
@@ -38,7 +42,8 @@ class Experiment:
 
     tasks: task name to task. weights: task name to its weight in the loss. per_image: task name to
     how many texts of an image one training step uses. asks: task name to model method. read:
-    decodes images; its augmentation is for training only.
+    decodes images; its augmentation is for training only. packing: how training rows hold several
+    examples, if they do.
     """
 
     config: Mapping[str, Any]
@@ -48,6 +53,16 @@ class Experiment:
     per_image: Mapping[str, int]
     model: VisionLanguageModel
     read: ImageReader
+    packing: Packing | None = None
+
+    def units(self, examples_per_epoch: int | None) -> dict[str, int | None]:
+        """What durations in examples and epochs are counted with (see `optim.to_steps`); nothing
+        where rows hold as many examples as fit, so that none can be given.
+        """
+        if self.packing is not None:
+            return {}
+        known = self.config["batch_size"]
+        return {"batch_size": known, "examples_per_epoch": examples_per_epoch}
 
     @property
     def asks(self) -> dict[str, str]:
@@ -128,7 +143,27 @@ def build(
         else None
     )
     read = kwargs.call(ImageReader, data.get("image"), "config.data.image", augment=augment)
-    return Experiment(config, tokenizer, tasks, weights, per_image, models.build(model), read)
+    packing = _packing(data.get("packing"), tasks, per_image, read)
+    parts = (tokenizer, tasks, weights, per_image, models.build(model), read, packing)
+    return Experiment(config, *parts)
+
+
+def _packing(
+    given: Any, tasks: Mapping[str, Task], per_image: Mapping[str, int], read: ImageReader
+) -> Packing | None:
+    """How rows hold several examples of the one task; ValueError where they cannot."""
+    if not given:
+        return None
+    where, name = "config.data.packing", next(iter(tasks))
+    if len(tasks) > 1 or asked(tasks[name]) not in ("generate", "unembed"):
+        raise ValueError(
+            f"{where} needs one task, which writes texts: {', '.join(tasks)} cannot share rows"
+        )
+    if per_image[name] > 1:
+        raise ValueError(f"{where} and config.tasks.{name}.per_image exclude each other")
+    if read.fit not in FITS:
+        raise ValueError(f"{where} needs pictures of one size, not fit={read.fit!r}")
+    return kwargs.call(Packing, dict(given), where, task=name)
 
 
 def _per_image(count: Any, task: type[Task], name: str) -> int:

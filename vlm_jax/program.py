@@ -77,7 +77,7 @@ def make_program(
     ValueError say which key of config.optimizer or config.schedule to change.
     """
     config = setup.config
-    units = {"batch_size": config["batch_size"], "examples_per_epoch": examples_per_epoch}
+    units = setup.units(examples_per_epoch)
     total = optim.to_steps(config, "total", **units)
     options = dict(config["optimizer"])
     accumulate, ema_decay = options.pop("accumulate", 1), options.pop("ema", None)

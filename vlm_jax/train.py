@@ -28,6 +28,7 @@ from vlm_jax import (
     workdir,
 )
 from vlm_jax.data import pipeline
+from vlm_jax.data.packing import padding_share, together
 from vlm_jax.program import Program, batch_of, make_program
 from vlm_jax.step import State, start_from, variables_of
 from vlm_jax.weights import adopt
@@ -83,15 +84,21 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         }
         batches = iter(
             pipeline.train_batches(
-                loader, batch_size=batch_size, seed=config.get("seed", 0), rows=rows, **reading
+                loader,
+                batch_size=batch_size,
+                seed=config.get("seed", 0),
+                rows=rows,
+                packing=setup.packing,
+                **reading,
             )
         )
 
         # --- state --------------------------------------------------------------------------------
-        example = pipeline.stack([loader.pictures()(0)] * sharding.batch_shards(mesh))
+        row = pipeline.example_row(loader.pictures(), setup.packing)
+        example = pipeline.stack([row] * sharding.batch_shards(mesh))
         program = make_program(setup, mesh, example, len(source))
         total = program.total
-        units = {"batch_size": batch_size, "examples_per_epoch": len(source)}
+        units = setup.units(len(source))
         in_steps = lambda section, key, default: optim.to_steps(
             section, key, default=default, total_steps=total, **units
         )
@@ -139,9 +146,18 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
                 found |= evaluate.evaluate(run, name, config["evals"][name], sets[name], source)
             return found
 
+        def padding() -> dict[str, float]:
+            if setup.packing is None:
+                return {}
+            return {"padding_share": padding_share(batches.get_state(), setup.packing.length)}
+
+        def position_of_all() -> dict[str, Any]:
+            own = batches.get_state()
+            return own if setup.packing is None else together(processes.gather(own))
+
         def save() -> None:
             _check_finite(state, folder)
-            saver.save(step, state, batches.get_state())
+            saver.save(step, state, position_of_all())
 
         _announce(folder, state, program, config.get("mesh"), step)
         metrics: dict[str, float] = {}
@@ -185,7 +201,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
                 log.write(step, logged)
                 timings = bar.timing()
                 if timings:
-                    log.write_timing(step, timings)
+                    log.write_timing(step, timings | padding())
             stop = stopping.at(step)
             if step % save_every == 0 or step == total or stop:
                 with bar.paused():
@@ -201,6 +217,8 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
                 f"{loader.skipped.count} broken examples were skipped, e.g. "
                 f"{loader.skipped.reasons[0]}"
             )
+        if setup.packing is not None:
+            bar.print(f"{padding()['padding_share']:.1%} of the tokens of packed rows were padding")
         saver.wait()
         if not metrics and schedule_of:
             metrics = evaluate_now(list(schedule_of))  # a finished run, started again

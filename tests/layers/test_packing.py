@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_jax import models
-from vlm_jax.data.packing import join
+from vlm_jax.data.packing import Packing, join
 from vlm_jax.data.pipeline import stack
 from vlm_jax.layers.cache import place
 from vlm_jax.layers.masks import block_mask
@@ -82,7 +82,7 @@ def trained(kind):
 
 def packed_batch(kind):
     made = examples(kind)
-    return stack([join([made[i] for i in row], "words", 24, 3) for row in ROWS])
+    return stack([join([made[i] for i in row], Packing("words", 24, 3)) for row in ROWS])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 from vlm_jax.data import images, sizes
 from vlm_jax.data.augment import Augment, swap_sides
 from vlm_jax.data.order import shuffled
+from vlm_jax.data.packing import PackedBatches, Packing, join
 from vlm_jax.data.schema import DataError, Example, Source, Video
 
 Preprocess = Callable[[Example, np.random.Generator | None], Mapping[str, np.ndarray]]
@@ -246,17 +247,25 @@ def train_batches(
     rows: Sequence[int] | None = None,
     threads: int = 2,
     prefetch: int = 4,
+    packing: Packing | None = None,
 ) -> grain.IterDataset:
     """An endless shuffled stream of this process's share of each global batch; iterate it,
     `get_state`, `set_state`.
 
     batch_size: global. rows: those of every batch that this process reads, None for all. prefetch:
     batches kept ready. The order of examples, and what augmentation does to each, depend on the
-    seed only; a state is that of every process, of as many as there may be.
+    seed only; a state is that of every process, of as many as there may be (see
+    `packing.together`). packing: a row holds several examples, those of row r every batch_size-th
+    from r on.
     """
     share = range(batch_size) if rows is None else rows
     stream = shuffled(loader.source, seed)
     stream = stream.random_map(lambda index, rng: loader(int(index), rng))
+
+    if packing is not None:
+        example: Any = lambda row, place: stream[place * batch_size + row]
+        packed = PackedBatches(packing, share, example, stack, threads)
+        return grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=prefetch)
 
     def batch(step: int) -> dict[str, Any]:
         read: list[Any] = [stream[int(step) * batch_size + row] for row in share]
@@ -266,6 +275,12 @@ def train_batches(
     return steps.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     )
+
+
+def example_row(loader: Loader, packing: Packing | None = None) -> dict[str, Any]:
+    """One row of a training batch, of the first sound example."""
+    example = loader(0)
+    return example if packing is None else join([example], packing)
 
 
 def eval_batches(

@@ -52,14 +52,14 @@ def example_batch(setup: experiment.Experiment, rows: int) -> Batch:
     DataError for a config whose images are features computed beforehand.
     """
     source = experiment.source(setup.config["data"]["train"], "config.data.train")
-    example = pipeline.Loader(source, setup.read, setup.preprocess, "raise")(0)
+    loader = pipeline.Loader(source, setup.read, setup.preprocess, "raise")
     vision = dict(setup.config["model"].get("vision") or {})
     if vision.get("name") in ("precomputed", "regions"):
         raise DataError(
             f"config.model.vision {vision['name']!r} reads features whose shape only the data "
             "set knows: such a config cannot be planned"
         )
-    return pipeline.stack([example] * rows)
+    return pipeline.stack([pipeline.example_row(loader, setup.packing)] * rows)
 
 
 def examples_per_epoch(section: Mapping[str, Any]) -> int | None:
