@@ -1,6 +1,13 @@
 """vlm_jax: vision-language models as configs over pure encoders, fusion and decoders."""
 
+import os
 import time
+
+from jaxlib.version import __version__ as _jaxlib
+
+from vlm_jax.xla_flags import with_safe_fusions
+
+os.environ["XLA_FLAGS"] = with_safe_fusions(os.environ.get("XLA_FLAGS", ""), _jaxlib)
 
 STARTED = time.perf_counter()
 """When this package was first imported: the clock for "seconds until the first step"."""

@@ -1,0 +1,18 @@
+"""What the compiler must be told in the environment, before JAX makes its first backend."""
+
+FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
+SAFE = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION")
+
+
+def with_safe_fusions(flags: str, jaxlib: str) -> str:
+    """XLA_FLAGS with which programs on a CPU compute what they say, for a version of jaxlib.
+
+    From 0.10.2 on, jaxlib hands groups of products and sums to a library, YNNPACK, and some groups
+    come back wrong or as whatever the memory held, without an error (jax-ml/jax#39103). Single
+    products and convolutions are right, and quick: only those are left to it. A choice that the
+    flags make already stands. Versions that are not known to have the flag would refuse it.
+    """
+    affected = jaxlib.startswith(("0.10.2", "0.11."))
+    if not affected or FUSIONS in flags:
+        return flags
+    return f"{flags} {FUSIONS}={','.join(SAFE)}".strip()
