@@ -27,7 +27,8 @@ VISION = {
     "resnet": dict(name="resnet", stages=(1, 1), width=4, stem="small", norm="group", groups=2),
     "vit": dict(name="vit", patch=8, width=8, layers=3, image_size=32, stop=2, **BLOCK),
 }
-MAP = {"vgg": 4, "vgg, fully connected": 4, "resnet": 256, "vit": 17}
+VISION["resnet, connected"] = VISION["resnet"]
+MAP = {"vgg": 4, "vgg, fully connected": 4, "resnet": 256, "vit": 17, "resnet, connected": 256}
 
 
 @lru_cache
@@ -35,7 +36,10 @@ def made(vision):
     attends = "fully" not in vision
     decoder = dict(name="attending_lstm", vocab=11, width=8, attention_width=4)
     decoder = decoder if attends else dict(name="lstm_merge", vocab=11, width=8)
-    model = models.build(dict(vision=VISION[vision], decoder=decoder))
+    connector = (
+        dict(name="mlp", widths=(6,), norm="layer") if vision.endswith(", connected") else None
+    )
+    model = models.build(dict(vision=VISION[vision], connector=connector, decoder=decoder))
     batch = {"image": IMAGE, "x": INPUTS}
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(1), batch, {"x": "generate"}))
     leaves, structure = jax.tree.flatten(shapes)
@@ -56,6 +60,21 @@ def test_the_layer_of_a_vit_is_before_the_last_attention():
     assert gradients.usual_layer(made("resnet")[0]) == Layer("vision")
     last = gradients.usual_layer(made("vgg, fully connected")[0])
     assert last == Layer("vision/block5_conv2")
+
+
+def test_no_layer_is_looked_at_that_a_normalisation_follows():
+    """Its output and gradient are at right angles, so that their products sum to nothing."""
+    model, variables = made("resnet, connected")
+    assert gradients.usual_layer(model) == Layer("connector")
+    cosine = {}
+    for path in ("vision", "connector/dense_0", "connector"):
+        states, slopes = jax.jit(
+            lambda v, path=path: gradients._states_and_slopes(model, v, SUBJECT, Layer(path))
+        )(variables)
+        sums = jnp.sum(states * slopes, -1)
+        lengths = jnp.linalg.norm(states, axis=-1) * jnp.linalg.norm(slopes, axis=-1)
+        cosine[path] = float(jnp.mean(jnp.abs(sums) / lengths))
+    assert cosine["connector/dense_0"] < 0.01 < 0.1 < cosine["connector"]
 
 
 def test_cams_are_those_of_gradients_taken_by_hand():

@@ -9,11 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vlm_jax.connectors.merge import MergeConnector
+from vlm_jax.connectors.mlp import MlpConnector
+from vlm_jax.connectors.pool import PoolConnector
 from vlm_jax.encoders.vgg import CONVOLUTIONS, VGG
 from vlm_jax.encoders.vit import ViT
 from vlm_jax.insight.subject import Subject, scores
 from vlm_jax.models import watch
 from vlm_jax.types import Variables
+
+IN_PLACE = (MlpConnector, MergeConnector, PoolConnector)
+"""Connectors whose tokens are laid out like the picture."""
 
 
 class Layer(NamedTuple):
@@ -24,15 +30,19 @@ class Layer(NamedTuple):
 
 
 def usual_layer(model: Any) -> Layer:
-    """The last map that is still laid out like the picture.
+    """The last map that is still laid out like the picture, and that no normalisation follows.
 
-    Of a VGG with fully connected layers its last convolution; of a ViT what enters the last layer's
-    attention, because nothing but the class token may matter after it; otherwise the tokens that
-    the vision encoder hands on.
+    A normalisation forgets the length of what it reads, so that the gradient is at right angles to
+    it: the products of states and gradients that a map sums would be next to nothing. Of a VGG with
+    fully connected layers its last convolution; what a connector makes of every position or block
+    of them; of a ViT what enters the last layer's attention, because nothing but the class token
+    may matter after it; otherwise the tokens that the vision encoder hands on.
     """
     vision = model.vision
     if isinstance(vision, VGG) and vision.features == "fc2":
         return Layer(f"vision/block5_conv{CONVOLUTIONS[vision.depth][-1]}")
+    if isinstance(model.connector, IN_PLACE):
+        return Layer("connector")
     if isinstance(vision, ViT) and vision.layers:
         last = (vision.layers if vision.stop is None else vision.stop) - 1
         return Layer("vision/transformer/layers/self_norm", last)
