@@ -2,7 +2,8 @@
 
 Made from the predictions that an evaluation saved and from its data source; nothing is computed by
 a model. The keys of a prediction say what it is: {"id", "caption"}, {"id", "question", "answer"},
-{"id", "label"}, or {"id", "text", "hits"} with the ids of the images found for a text.
+{"id", "label"}, {"id", "text", "hits"} with the ids of the images found for a text, or {"id",
+"text", "drawn"} with the file of a picture made for a text, or from the picture itself.
 """
 
 import base64
@@ -59,7 +60,7 @@ def gallery(folder: Path, config: Mapping[str, Any], name: str) -> Gallery:
     if kind is None:
         return Gallery(name, None, [], len(rows), "This evaluation saved no predictions to show.")
     choose, card = KINDS[kind]
-    groups = choose([row for row in rows if kind in row])
+    groups = choose([row | {"folder": path.parent} for row in rows if kind in row])
     wanted = {
         i for group in groups for row in group for i in (_image_id(row), *row.get("hits", ()))
     }
@@ -210,14 +211,31 @@ def _query_card(rows: Sequence[Row], examples: Examples) -> dict[str, Any]:
     return {"text": text, "hits": hits, "missed": missed}
 
 
+def _drawn_card(rows: Sequence[Row], examples: Examples) -> dict[str, Any]:
+    """A text, the picture drawn for it, whether that is right if it is known, and the true one."""
+    row = rows[0]
+    drawn: dict[str, str | None] = {"id": row["drawn"], "uri": None}
+    try:
+        drawn["uri"] = data_uri(np.asarray(Image.open(row["folder"] / row["drawn"]).convert("RGB")))
+    except (OSError, ValueError) as error:
+        logging.warning("the report lacks a drawn picture: %s", error)
+    true = _picture(row["id"], examples)
+    return {"text": row.get("text", ""), "drawn": drawn, "right": row.get("right"), "true": true}
+
+
 def _picture(image: str, examples: Examples) -> dict[str, str | None]:
-    """Id and data URI of an example's image; the URI is None without the example or its pixels."""
-    from vlm_jax.data import images
+    """Id and data URI of an example's image, or of the spectrogram of one that is only a sound; the
+    URI is None without the example or its pixels.
+    """
+    from vlm_jax.data import audio, images
 
     uri = None
     if image in examples:
+        shown = examples[image]["image"]
         try:
-            uri = data_uri(images.decode(examples[image]["image"]))
+            heard = shown is audio.no_picture
+            pixels = audio.picture(examples[image]["audio"]) if heard else images.decode(shown)
+            uri = data_uri(pixels)
         except (OSError, ValueError, TypeError) as error:
             logging.warning("the report has no picture of example %s: %s", image, error)
     return {"id": image, "uri": uri}
@@ -231,5 +249,6 @@ KINDS: dict[str, tuple[Choose, MakeCard]] = {
     "answer": (_pictures, _answer_card),
     "label": (_pictures, _label_card),
     "hits": (_queries, _query_card),
+    "drawn": (_pictures, _drawn_card),
 }
 """The key that tells what a prediction is -> how some are chosen, and how they are shown."""

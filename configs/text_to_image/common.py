@@ -40,10 +40,11 @@ def text(smoke: bool) -> dict[str, Any]:
     return dict(name="transformer", vocab=512, max_length=32) | size
 
 
-def evals(task: str) -> dict[str, Any]:
+def evals(task: str, smoke: bool) -> dict[str, Any]:
     """Scenes of the pairs of colour and shape that training shows, and of those it does not."""
-    splits = ("test", "test_comp")
-    return {name: dict(task=task, data=common.scenes(name, length=256)) for name in splits}
+    options = dict(drawn=0 if smoke else 32)
+    scenes = {name: common.scenes(name, length=256) for name in ("test", "test_comp")}
+    return {name: dict(task=task, data=data, options=options) for name, data in scenes.items()}
 
 
 def generator(config: Any, arg: Any, parallel: bool) -> Any:
@@ -63,7 +64,7 @@ def generator(config: Any, arg: Any, parallel: bool) -> Any:
         decoder=decoder,
     )
     config.tasks = dict(text_to_image=dict(image_tokens=64, length=32, parallel=parallel))
-    config.evals = evals("text_to_image")
+    config.evals = evals("text_to_image", arg.smoke)
     config.optimizer = common.adamw(1e-3, betas=(0.9, 0.96), frozen=["tokenizer/.*"])
     start_tokenizer(config, arg.tokenizer, skip=["text/.*", "decoder/.*"])
     return finish(config, arg.smoke)

@@ -56,7 +56,7 @@ def get_config(arg=None):
         frozen = ["tokenizer/.*"]
     config.model.network = network
     config.tasks = dict(flow_matching=dict(labels=(), length=32))
-    config.evals = drawing.evals("flow_matching")
+    config.evals = drawing.evals("flow_matching", arg.smoke)
     config.optimizer = common.adamw(1e-3, betas=(0.9, 0.99), ema=0.998, frozen=frozen)
     drawing.start_tokenizer(config, arg.tokenizer, skip=["text/.*", "network/.*", "pooled/.*"])
     return drawing.finish(config, arg.smoke)

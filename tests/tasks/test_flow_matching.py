@@ -97,7 +97,7 @@ class Sure:
 
 
 def test_evaluation_stands_beside_that_of_another_text():
-    found = dict(task().evaluate(Sure(), EXAMPLES))
+    found = dict(task().evaluate(Sure(), EXAMPLES, drawn=0))
     assert found["velocity_error"].value == pytest.approx(0.25)
     assert found["velocity_error/other_text"].value == pytest.approx(4.0)
     assert found["n"] == 8

@@ -29,7 +29,7 @@ class Run:
 
 def test_evaluation_reports_psnr_beside_the_mean_colour_and_the_codes_in_use():
     levels = np.random.default_rng(0).integers(0, 250, (3, 4, 4, 3))
-    found = dict(ImageTokens(TOKENIZER).evaluate(Run(), Source(levels / 127.5 - 1.0)))
+    found = dict(ImageTokens(TOKENIZER).evaluate(Run(), Source(levels / 127.5 - 1.0), drawn=0))
     assert found["psnr"].value == pytest.approx(20 * np.log10(255 / 2), abs=1e-9)
     assert found["psnr/mean_colour"] < 15
     assert found["codebook_used"] == 3 / 8 and found["n"] == 3

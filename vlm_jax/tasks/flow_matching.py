@@ -12,6 +12,7 @@ import numpy as np
 from vlm_jax import decode, metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
+from vlm_jax.tasks.drawn import draw_and_judge, first_of
 from vlm_jax.tasks.text_to_image import caption_of, draw_rows, generator_of, own_and_other
 from vlm_jax.tokenizers import Tokenizer
 
@@ -84,18 +85,30 @@ class FlowMatching:
         return jnp.mean(jnp.square(outputs["velocity"] - outputs["target"]), axis=(1, 2, 3))
 
     def evaluate(
-        self, run: Any, source: Source, train: Source | None = None, **options: Any
+        self,
+        run: Any,
+        source: Source,
+        train: Source | None = None,
+        drawn: int = 16,
+        draw: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[str, float | metrics.Score]]:
         """velocity_error, the loss at a time and from a noise that are always the same; beside it,
         what it is for the caption or class of another picture of the set (`.../other_text`).
+
+        drawn: how many captions or classes are drawn, too, with the options `draw` of
+        `FlowMatching.draw`; see `drawn.draw_and_judge`.
         """
         count = 0
         for suffix, inputs in own_and_other(source, self.preprocess).items():
-            rows = run.rows(self.head, source, inputs, **options)
+            rows = run.rows(self.head, source, inputs)
             errors = [np.mean(np.square(row["velocity"] - row["target"])) for _, row in rows]
             count = len(errors)
             measure = metrics.mean_of("velocity_error" + suffix, np.array(errors))
             yield from metrics.score([measure]).items()
+        label = lambda example: example.get("label", "")
+        told = label if self.labels else lambda example: caption_of(example, None, 0.0)
+        way = partial(self.draw, run, **dict(draw or {}))
+        yield from draw_and_judge(run, way, first_of(source, drawn), told)
         yield "n", float(count)
 
     def draw(

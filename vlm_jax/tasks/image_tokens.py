@@ -10,6 +10,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.schema import Example, Source
 from vlm_jax.data.text import Arrays
+from vlm_jax.tasks.drawn import keep
 from vlm_jax.tokenizers import Tokenizer
 from vlm_jax.tokenizers.vq_image import codebook_use
 
@@ -42,17 +43,27 @@ class ImageTokens:
         return drawn + self.codebook * outputs["codebook_loss"]
 
     def evaluate(
-        self, run: Any, source: Source, train: Source | None = None, **options: Any
+        self, run: Any, source: Source, train: Source | None = None, drawn: int = 12
     ) -> Iterator[tuple[str, float | metrics.Score]]:
         """psnr in dB of 8-bit images, beside that of each image's mean colour (`/mean_colour`);
         codebook_used, the share of codes that occur, and codebook_perplexity.
+
+        drawn: how many pictures are kept as they come back, for the report.
         """
-        found, blank, ids = [], [], []
-        for _, row in run.rows(self.head, source, lambda example: {}, **options):
-            true = _bytes(row["image"])
-            found.append(psnr(_bytes(row["drawn"]), true))
+        found, blank, ids, kept = [], [], [], []
+        for position, row in run.rows(self.head, source, lambda example: {}):
+            true, back = _bytes(row["image"]), _bytes(row["drawn"])
+            found.append(psnr(back, true))
+            if len(kept) < drawn:
+                kept.append((position, back.astype(np.uint8)))
             blank.append(psnr(np.broadcast_to(true.mean(axis=(0, 1)), true.shape), true))
             ids.append(row["ids"])
+        rows = [
+            {"id": source[position]["id"], "text": f"{value:.1f} dB"}
+            for (position, _), value in zip(kept, found, strict=False)
+        ]
+        if kept:
+            keep(run, rows, np.stack([pixels for _, pixels in kept]))
         yield from metrics.score([metrics.mean_of("psnr", np.array(found))]).items()
         yield "psnr/mean_colour", float(np.mean(blank))
         used, perplexity = codebook_use(np.stack(ids), run.experiment.model.codes)

@@ -14,6 +14,7 @@ from vlm_jax import decode, metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import masked_cross_entropy
+from vlm_jax.tasks.drawn import draw_and_judge, first_of
 from vlm_jax.tokenizers import Tokenizer
 from vlm_jax.types import Batch, Variables
 
@@ -64,18 +65,29 @@ class TextToImage:
         )
 
     def evaluate(
-        self, run: Any, source: Source, train: Source | None = None, **options: Any
+        self,
+        run: Any,
+        source: Source,
+        train: Source | None = None,
+        drawn: int = 16,
+        draw: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[str, float | metrics.Score]]:
         """nll, nats per image token given those that are known, and token_accuracy; beside each,
         what they are for the caption of another picture of the set (`.../other_text`).
+
+        drawn: how many captions are drawn, too, with the options `draw` of `TextToImage.draw`; see
+        `drawn.draw_and_judge`.
         """
         count = 0
         for suffix, inputs in own_and_other(source, self.preprocess).items():
-            rows = [_scored(row) for _, row in run.rows(self.head, source, inputs, **options)]
+            rows = [_scored(row) for _, row in run.rows(self.head, source, inputs)]
             losses, right, count = *map(np.array, zip(*rows, strict=True)), len(rows)
             measures = [metrics.mean_of("nll", losses), metrics.mean_of("token_accuracy", right)]
             for name, found in metrics.score(measures).items():
                 yield name + suffix, found
+        told = lambda example: caption_of(example, None, 0.0)
+        way = partial(self.draw, run, **dict(draw or {}))
+        yield from draw_and_judge(run, way, first_of(source, drawn), told)
         yield "n", float(count)
 
     def draw(

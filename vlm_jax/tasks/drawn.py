@@ -1,0 +1,79 @@
+"""Pictures that an evaluation draws: kept for the report, and judged where it is known what they
+should show.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlm_jax import metrics, processes
+from vlm_jax.data.scene_prompts import Wanted, judge, of_scene
+from vlm_jax.data.schema import Example, Source
+from vlm_jax.workdir import atomic_write_bytes
+
+JUDGED = ("count", "colours", "shapes", "right")
+"""Fields of `scene_prompts.Judged` that are reported; without a relation, `objects` is `right`."""
+
+
+def first_of(source: Source, count: int) -> list[Example]:
+    """At most `count` examples from the front of a source."""
+    return [source[i] for i in range(min(count, len(source)))]
+
+
+def draw_and_judge(
+    run: Any,
+    draw: Callable[[Sequence[str]], np.ndarray],
+    examples: Sequence[Example],
+    told: Callable[[Example], str],
+) -> Iterator[tuple[str, metrics.Score]]:
+    """Draws what is told of each example, uint8[n, H, W, 3], and keeps the pictures.
+
+    Of built-in scenes drawn_count, drawn_colours, drawn_shapes and drawn_right, the shares of
+    pictures in which `scene_prompts.judge` finds them as the text says; beside each what the next
+    example's picture gives (`/other_text`).
+    """
+    if not examples:
+        return
+    texts = [told(example) for example in examples]
+    pictures = draw(texts)
+    rows: list[dict[str, Any]] = [
+        {"id": example["id"], "text": text} for example, text in zip(examples, texts, strict=True)
+    ]
+    if all("scene" in example for example in examples):
+        wanted = [of_scene(example) for example in examples]
+        own, other = _verdicts(pictures, wanted), _verdicts(np.roll(pictures, -1, axis=0), wanted)
+        for row, right in zip(rows, own["right"], strict=True):
+            row["right"] = bool(right)
+        for name in JUDGED:
+            yield from _score(f"drawn_{name}", own[name])
+            yield from _score(f"drawn_{name}/other_text", other[name])
+    keep(run, rows, pictures)
+
+
+def keep(run: Any, rows: Sequence[Mapping[str, Any]], pictures: np.ndarray) -> None:
+    """Saves predictions with a picture each, uint8[n, H, W, 3]: PNG files beside them, which each
+    row's "drawn" names.
+    """
+    path = run.predictions
+    if path is None:
+        return
+    named = [dict(row, drawn=f"{path.stem}/{number}.png") for number, row in enumerate(rows)]
+    if processes.is_first():
+        for row, pixels in zip(named, pictures, strict=True):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            (path.parent / path.stem).mkdir(parents=True, exist_ok=True)
+            atomic_write_bytes(path.parent / row["drawn"], file.getvalue())
+    run.save_predictions(named)
+
+
+def _verdicts(pictures: np.ndarray, wanted: Sequence[Wanted]) -> dict[str, np.ndarray]:
+    found = [judge(*pair) for pair in zip(pictures, wanted, strict=True)]
+    return {name: np.array([getattr(one, name) for one in found], float) for name in JUDGED}
+
+
+def _score(name: str, each: np.ndarray) -> Iterator[tuple[str, metrics.Score]]:
+    yield from metrics.score([metrics.mean_of(name, each)]).items()
