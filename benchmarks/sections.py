@@ -19,12 +19,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write(name: str, body: str, page: str | Path = PAGE) -> None:
+def write(name: str, body: str, page: str | Path = PAGE, head: str = HEAD) -> None:
     """Puts a section between its two markers, in the place of what an earlier run wrote there, or
-    at the page's end.
+    at the page's end. head: of a page that is not there yet.
     """
     path = Path(page)
-    text = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    text = path.read_text(encoding="utf-8") if path.exists() else head
     first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
     section = f"{first}\n{body.strip()}\n{last}"
     before, found, rest = text.partition(first)

@@ -15,11 +15,12 @@ from configs import common
 from vlm_jax.data import scenes
 
 
-def model(width, vocab):
-    """Every part at one width; all of them read the 8 x 8 tokens of one small ResNet."""
+def model(width, vocab, vision="resnet"):
+    """Every part at one width; all of them read the 8 x 8 tokens of one small ResNet or ViT."""
     block = dict(heads=4, mlp_width=2 * width, activation="relu")  # quicker than GELU on a CPU
+    encoders = dict(resnet=common.small_resnet(width // 2), vit=common.small_vit(width))
     return dict(
-        vision=common.small_resnet(width // 2),
+        vision=encoders[vision],
         connector=dict(name="mlp", widths=(width,), norm="layer", positions=True),
         text=dict(name="transformer", vocab=vocab, width=width, layers=2, max_length=32, **block),
         fusion=dict(name="attention", layers=2, **block),
@@ -41,14 +42,14 @@ def model(width, vocab):
 
 
 def get_config(arg=None):
-    """Arguments: steps, width of every part, smoke."""
-    arg = common.parse_arg(arg, steps=1250, width=128, smoke=False)
+    """Arguments: steps, width of every part; vision, "resnet" or "vit"; smoke."""
+    arg = common.parse_arg(arg, steps=1250, width=128, vision="resnet", smoke=False)
     width, vocab = (32, 512) if arg.smoke else (arg.width, 512)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 16
     config.total_steps = arg.steps
-    config.model = model(width, vocab)
+    config.model = model(width, vocab, arg.vision)
     config.tasks = dict(
         captioning=dict(length=30, per_image=2),
         vqa=dict(answers=scenes.answers(), length=16, per_image=6),
@@ -69,7 +70,8 @@ def get_config(arg=None):
         vqa=dict(task="vqa", data=test),
         retrieval=dict(task="retrieval", data=dict(test, length=256, captions=1)),
     )
-    config.optimizer = common.adamw(1e-3, multipliers={"vision": 4.0})
+    quicker = {"vision": 4.0} if arg.vision == "resnet" else {}
+    config.optimizer = common.adamw(1e-3, multipliers=quicker)
     config.schedule = dict(name="cosine", warmup_steps=50)
     config.expected = {
         "vqa/accuracy": (0.81, 0.05),
