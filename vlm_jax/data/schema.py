@@ -33,6 +33,17 @@ class Video(Protocol):
         ...
 
 
+@runtime_checkable
+class Audio(Protocol):
+    """A sound as an example holds it."""
+
+    def __call__(self, rate: int, seconds: float) -> np.ndarray:
+        """Its first seconds, or all if it is shorter: f32[n] in [-1, 1], `rate` samples a second.
+        DataError if it cannot be read.
+        """
+        ...
+
+
 class DataError(ValueError):
     """Data that cannot be used. The message names the file or example, the key, and the remedy."""
 
@@ -47,11 +58,13 @@ class Question(TypedDict):
 
 class Region(TypedDict):
     """A labelled part of an image. box: [x0, y0, x1, y1] in [0, 1] of its width and height. labels:
-    kind of label to its word, such as {"shape": "circle", "colour": "red"}.
+    kind of label to its word, such as {"shape": "circle", "colour": "red"}. picture: which of the
+    example's `pictures` it is a part of, the first if left out.
     """
 
     box: list[float]
     labels: dict[str, str]
+    picture: NotRequired[int]
 
 
 class Example(TypedDict):
@@ -59,7 +72,9 @@ class Example(TypedDict):
 
     id: unique in its source. image: see `Image` and `Video`. captions, questions: possibly empty
     lists. label: a class name, for classification. regions: what is known of its parts. scene: the
-    graph behind a rendered image, see `vlm_jax.data.scenes`. A source may add further keys.
+    graph behind a rendered image, see `vlm_jax.data.scenes`. audio: how it sounds. content: what
+    pictures and sounds of the same thing share: each of them is right for the others. pictures: all
+    images of a dialogue, `image` first; its questions are the turns. A source may add further keys.
     """
 
     id: str
@@ -69,13 +84,19 @@ class Example(TypedDict):
     label: NotRequired[str]
     regions: NotRequired[list[Region]]
     scene: NotRequired[dict[str, Any]]
+    audio: NotRequired[Audio]
+    content: NotRequired[str]
+    pictures: NotRequired[list[Image]]
 
 
 @runtime_checkable
 class Source(Protocol):
     """A data set with random access: deterministic, and cheap as long as no image is decoded."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -84,6 +105,13 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example:
         """The example at a position in [0, len); IndexError outside it."""
         ...
+
+
+def inside(index: int, source: Source) -> int:
+    """The index, if the source has it; IndexError otherwise, which also ends a `for` over it."""
+    if not 0 <= index < len(source):
+        raise IndexError(f"position {index} is outside [0, {len(source)}) of {source.name}")
+    return index
 
 
 def validate(example: Any, where: str) -> Example:

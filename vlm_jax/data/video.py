@@ -124,7 +124,7 @@ class VideoReader:
         """Opens the file anew; to seek back to its start is not possible in all formats."""
         if self.decoded:
             self._container.close()
-        self._errors, self._container = _open(self._source, self.name)
+        self._errors, self._container = open_file(self._source, self.name)
         self._stream = self._video_stream()
         self._frames, self._count = self._container.decode(self._stream), 0
 
@@ -221,20 +221,24 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(pixels, round((frame.rotation or 0) / 90)))
 
 
-def _open(source: str | os.PathLike[str] | bytes, name: str) -> tuple[Any, Any]:
-    """PyAV's exceptions, and the file opened by it."""
+def open_file(
+    source: str | os.PathLike[str] | bytes, name: str, kind: str = "video"
+) -> tuple[Any, Any]:
+    """PyAV's exceptions, and the file opened by it. DataError, naming the file, if there is none,
+    it is empty or in no known format, and without PyAV. kind: "video" or "sound", what it is to be.
+    """
     try:
         import av
         import av.error
         import av.logging
     except ImportError:
-        raise DataError(f"{name}: reading videos needs PyAV; run: pip install av") from None
+        raise DataError(f"{name}: reading {kind}s needs PyAV; run: pip install av") from None
     if not isinstance(source, bytes) and not os.path.isfile(source):
-        kind = "is a folder, not a video" if os.path.isdir(source) else "no such file"
-        raise DataError(f"{name}: {kind}; check the path")
+        wrong = f"is a folder, not a {kind}" if os.path.isdir(source) else "no such file"
+        raise DataError(f"{name}: {wrong}; check the path")
     size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
     if not size:
-        raise DataError(f"{name} is empty: a video of 0 bytes")
+        raise DataError(f"{name} is empty: a {kind} of 0 bytes")
     av.logging.set_level(None)  # what matters comes as an exception
     errors: Any = (av.error.FFmpegError, OSError, UnicodeDecodeError)
     try:
@@ -246,7 +250,7 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> tuple[Any, Any]:
             raise DataError(
                 f"{name} is truncated: its index, which comes last, is missing ({error})"
             ) from None
-        raise DataError(f"{name} is not a video in any known format: {error}") from None
+        raise DataError(f"{name} is not a {kind} in any known format: {error}") from None
 
 
 def _head(source: str | os.PathLike[str] | bytes) -> bytes:
