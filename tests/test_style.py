@@ -17,7 +17,7 @@ from tests.style_gates import ARRAYS_ONLY_NUMPY, ROOT, UNTESTED, mirror, sources
 from vlm_jax.losses import masked_cross_entropy
 
 # Imported where a user asked for them, in an extra.
-OPTIONAL = {"av", "easy-vqa", "faiss-cpu", "fsspec", "libtpu", "pyarrow", "resvg-py"}
+OPTIONAL = {"av", "easy-vqa", "emoji", "faiss-cpu", "fsspec", "libtpu", "pyarrow", "resvg-py"}
 
 
 def _fail_with(messages):

@@ -186,12 +186,15 @@ def rank_measures(result: RetrievalResult) -> list[Measure]:
     ]
 
 
-def _both(images, texts, positives, chunk: int) -> dict[str, list[Measure]]:
+def _both(
+    images, texts, positives, chunk: int, kinds: tuple[str, str] = ("image", "text")
+) -> dict[str, list[Measure]]:
     """Measures by direction."""
     backward = transposed_positives(positives, len(texts))
+    first, second = kinds
     return {
-        "image_to_text": rank_measures(retrieve(images, texts, positives, chunk)),
-        "text_to_image": rank_measures(retrieve(texts, images, backward, chunk)),
+        f"{first}_to_{second}": rank_measures(retrieve(images, texts, positives, chunk)),
+        f"{second}_to_{first}": rank_measures(retrieve(texts, images, backward, chunk)),
     }
 
 
@@ -200,12 +203,13 @@ def retrieval_scores(
     texts: np.ndarray,
     positives: Sequence[Collection[int]],
     chunk: int = CHUNK,
+    kinds: tuple[str, str] = ("image", "text"),
 ) -> dict[str, Score]:
     """`retrieval_metrics` with n (images or texts, by direction) and intervals over the queries.
 
-    The gallery is the same in every resample.
+    The gallery is the same in every resample. kinds: what the two sides are called.
     """
-    found = _both(images, texts, positives, chunk)
+    found = _both(images, texts, positives, chunk, kinds)
     return {
         f"{direction}/{name}": one
         for direction, measures in found.items()

@@ -1,8 +1,8 @@
 """Scoring of prediction files, alone and against each other; the files say what is to be measured.
 
 Captions: BLEU, ROUGE-L, CIDEr-D, METEOR where it can be run, and their diversity. Answers: VQA
-accuracy, overall and by type of question, exact match, relaxed accuracy, ANLS. Labels: accuracy,
-balanced accuracy, precision, recall, F1.
+accuracy, overall and by type of question, exact match, relaxed accuracy, ANLS, character error
+rate. Labels: accuracy, balanced accuracy, precision, recall, F1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 
 from vlm_jax.metrics.bootstrap import Comparison, Measure, Score, compare_measures, mean_of, score
 from vlm_jax.metrics.captions import token_measures, tokenized
+from vlm_jax.metrics.character_errors import character_errors
 from vlm_jax.metrics.classification import classification_measure
 from vlm_jax.metrics.diversity import diversity
 from vlm_jax.metrics.files import ReferenceFile, read_predictions, read_references
@@ -116,7 +117,9 @@ def _answer_measures(texts: Mapping[Any, str], truth: ReferenceFile) -> list[Mea
         here = np.array([truth.types.get(key) == name for key in texts], np.float64)
         measures.append(mean_of(f"vqa_accuracy/{name}", accuracy * here, here))
     others = answer_scores(texts, truth.texts)
-    return measures + [mean_of(name, scores) for name, scores in others.items()]
+    measures += [mean_of(name, scores) for name, scores in others.items()]
+    edits, characters = character_errors(texts, truth.texts)
+    return measures + ([mean_of("CER", edits, characters)] if characters.any() else [])
 
 
 def _label_measure(
