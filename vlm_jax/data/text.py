@@ -68,22 +68,27 @@ def decoder_text(
     the length of `decoder_prompt`. ValueError if the prompt leaves no room for two targets.
     """
     start = fill(tokenizer, template, prompt, prompt_length)
-    ids = [*start, *tokenizer.encode(text), tokenizer.eos]
     if len(start) >= length:
         raise ValueError(
             f"a prompt of {len(start)} tokens leaves no room for the text in "
             f"length={length}: raise the task's length"
         )
-    tokens, _ = pad(ids[:-1], length, tokenizer.pad)
-    targets, real = pad(ids[1:], length, tokenizer.pad)
-    predicted = real & (np.arange(length) >= len(start) - 1)
-    return {
-        "tokens": tokens,
-        "tokens_mask": real,
-        "prefix": np.int32(len(start)),
-        "targets": targets,
-        "targets_mask": predicted,
-    }
+    written = [*tokenizer.encode(text), tokenizer.eos]
+    own = [False] * len(start) + [True] * len(written)
+    arrays = teacher_forcing([*start, *written], own, length, tokenizer.pad)
+    return arrays | {"prefix": np.int32(len(start))}
+
+
+def teacher_forcing(ids: Sequence[int], own: Sequence[bool], length: int, fill: int = 0) -> Arrays:
+    """Ids shifted by one between `tokens` and `targets`, both i32[length], with their masks.
+
+    own: which of them the decoder is to write by itself, where `targets_mask` is True.
+    """
+    tokens, _ = pad(ids[:-1], length, fill)
+    targets, real = pad(ids[1:], length, fill)
+    predicted, _ = pad(own[1:], length)
+    masks = {"tokens_mask": real, "targets_mask": predicted.astype(bool)}
+    return {"tokens": tokens, "targets": targets} | masks
 
 
 def fill(tokenizer: Tokenizer, template: str, prompt: str, length: int | None = None) -> list[int]:
@@ -110,6 +115,25 @@ def fill(tokenizer: Tokenizer, template: str, prompt: str, length: int | None = 
         raise ValueError(f"template {template!r} alone needs {fixed} of {length} tokens")
     words = words if length is None else words[: length - fixed]
     return [*before, *(words if None in parts else []), *after]
+
+
+def fill_between(
+    tokenizer: Tokenizer, template: str, texts: Sequence[str], pieces: Sequence[str]
+) -> list[int]:
+    """Ids of a template whose prompt is several texts with pieces of template between them, such as
+    pictures in the midst of a sentence. ValueError as for `fill`, or without a {prompt}.
+    """
+    parts = _parts(tokenizer, template)
+    if None not in parts:
+        raise ValueError(f"template {template!r} has no {{prompt}}")
+    around = parts.index(None)
+    told = all(tokenizer.encode(text) == tokenizer.read(text) for text in texts)
+    inside: list[Any] = [texts[0]] if told else tokenizer.encode(texts[0])
+    for piece, text in zip(pieces, texts[1:], strict=True):
+        inside += _parts(tokenizer, piece)
+        inside += [text] if told else tokenizer.encode(text)
+    every = (*parts[:around], *inside, *parts[around + 1 :])
+    return _read(tokenizer, [part for part in every if part != ""])
 
 
 def _parts(tokenizer: Tokenizer, template: str) -> list[str | int | None]:

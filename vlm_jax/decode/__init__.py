@@ -9,6 +9,7 @@ asked whether it is done: the loop ends by itself once every row is.
 
 from vlm_jax.decode.beams import beam_search
 from vlm_jax.decode.buckets import Programs, Writer, pack, round_up
+from vlm_jax.decode.continued import continued, read_on
 from vlm_jax.decode.flow import integrate, noise
 from vlm_jax.decode.generate import generate
 from vlm_jax.decode.guidance import guided
@@ -29,6 +30,7 @@ __all__ = [
     "Writer",
     "beam_search",
     "branch",
+    "continued",
     "example_keys",
     "follow",
     "generate",
@@ -38,6 +40,7 @@ __all__ = [
     "make_trie",
     "noise",
     "pack",
+    "read_on",
     "rerank",
     "round_up",
     "unmask",

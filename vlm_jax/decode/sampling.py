@@ -42,6 +42,16 @@ def write(
     with the highest scores first. Tokens are drawn by Gumbel noise from a key folded with the
     example, the number of the sample and the time, so no row depends on its neighbours.
     """
+    found, _ = write_on(logits, cache, step, search, request)
+    return found if search.hypotheses == 1 else best_first(found, found.scores)
+
+
+def write_on(
+    logits: Float[Array, "B V"], cache: Cache, step: Step, search: Search, request: Request
+) -> tuple[Generated, Cache]:
+    """What `write` finds, in the order in which it was drawn, and the cache, in which all but the
+    last token of the longest text is read.
+    """
     batch, texts = len(logits), search.hypotheses
 
     def unfinished(carry):
@@ -62,10 +72,9 @@ def write(
     )
     state = _append(state, repeat(logits, "B V -> B K V", K=texts), search, request)
     cache = branch(cache, texts) if texts > 1 else cache
-    state, _ = jax.lax.while_loop(unfinished, advance, (state, cache))
+    state, cache = jax.lax.while_loop(unfinished, advance, (state, cache))
     found = state.found
-    found = found._replace(scores=normalise(found.scores, found.lengths, search))
-    return found if texts == 1 else best_first(found, found.scores)
+    return found._replace(scores=normalise(found.scores, found.lengths, search)), cache
 
 
 def _append(

@@ -81,6 +81,24 @@ def place(real: Bool[Array, "B T"], cache: Mapping | None) -> tuple[Placement, d
     )
 
 
+def rewind(cache: Mapping, length: Any) -> dict:
+    """The cache as if only its first slots were written: what follows goes there once more.
+
+    length: i32[], how many. For one hypothesis; what a decoder keeps beside its slots (`ahead`)
+    stays as it is.
+    """
+    read = cache["hypotheses"]["read"]
+    kept = read & (jnp.arange(read.shape[-1]) < length)[None, None, None]
+    slot = jnp.full_like(cache["slot"], length)
+    return {**cache, "slot": slot, "hypotheses": {"read": kept}}
+
+
+def enlarged(cache: Mapping, empty: Mapping) -> dict:
+    """The contents of a cache at the beginning of an empty one that has more slots."""
+    put = lambda old, new: jax.lax.dynamic_update_slice(new, old.astype(new.dtype), (0,) * new.ndim)
+    return jax.tree.map(put, dict(cache), dict(empty))
+
+
 def write(cache: Mapping, new: Mapping, slot: Any) -> dict:
     """The layers' cache with what they computed anew, nested dicts of leaves [L, B, N, M, K].
 
