@@ -143,7 +143,7 @@ def test_options_out_of_range_are_refused(options, message):
 
 @pytest.mark.parametrize("index", [-1, 5])
 def test_positions_outside_are_refused(index):
-    with pytest.raises(IndexError, match="scenes/test has 5 examples"):
+    with pytest.raises(IndexError, match=r"outside \[0, 5\) of scenes/test"):
         Scenes("test", length=5)[index]
 
 

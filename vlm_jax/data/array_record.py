@@ -12,7 +12,7 @@ import numpy as np
 
 from vlm_jax.data import fields as field_table
 from vlm_jax.data import files
-from vlm_jax.data.schema import DataError, Example
+from vlm_jax.data.schema import DataError, Example, inside
 
 FIELDS = {"image": "image", "captions": "captions;caption;text"}
 """Where the parts of an example lie if a config does not say it; see `vlm_jax.data.fields`."""
@@ -49,8 +49,7 @@ class ArrayRecord:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         shard = int(np.searchsorted(self._ends, index, side="right"))
         number = index - int(self._ends[shard]) + self._counts[shard]
         record = self._record(shard, number)

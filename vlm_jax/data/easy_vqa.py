@@ -8,7 +8,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from vlm_jax.data.schema import DataError, Example
+from vlm_jax.data.schema import DataError, Example, inside
 
 INSTALL = "pip install --no-deps easy-vqa"
 """What the user must run once."""
@@ -45,8 +45,7 @@ class EasyVQA:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         image, asked = self._rows[index]
         kind = lambda answer: "yes/no" if answer in ("yes", "no") else "open"
         return {

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.schema import DataError, Example
+from vlm_jax.data.schema import DataError, Example, inside
 
 UNSEEN, RESERVED = 3, 7
 """Buckets: held-out concepts, and concepts that no one trains, tunes or evaluates on."""
@@ -67,8 +67,7 @@ class Emoji:
         return len(self._concepts)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         concept = self._concepts[index]
         captions = [
             _TEXTS[text](concept["names"][language])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from vlm_jax.data import order
-from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.schema import DataError, Example, Source, inside
 
 
 class Mixture:
@@ -44,8 +44,7 @@ class Mixture:
         return self._length
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         which, use = self.drawn(index)
         example = self._sources[which][use % self._lengths[which]]
         return {**example, "id": f"{which}/{example['id']}"}

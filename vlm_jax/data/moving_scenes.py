@@ -37,7 +37,7 @@ from vlm_jax.data.scene_graph import (
     shuffled,
 )
 from vlm_jax.data.scenes import check_ranges, render
-from vlm_jax.data.schema import Example
+from vlm_jax.data.schema import Example, inside
 
 __all__ = ["MovingScene", "MovingScenes", "answers", "kinds", "words"]
 
@@ -123,8 +123,7 @@ class MovingScenes:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position; its frames are rendered when asked for. IndexError outside."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} examples, there is no number {index}")
+        inside(index, self)
         key = (self.seed, list(LENGTHS).index(self.split), int(index))
         stream = lambda number: np.random.default_rng((*key, number))
         scene = sample(stream(_CLIP), self.size)

@@ -17,7 +17,7 @@ import numpy as np
 from vlm_jax.data import fields as field_table
 from vlm_jax.data import files, order
 from vlm_jax.data.files import File
-from vlm_jax.data.schema import DataError, Example
+from vlm_jax.data.schema import DataError, Example, inside
 
 FIELDS = {"image": "image", "captions": "caption;captions;text"}
 """Where the parts of an example lie if a config does not say it; see `vlm_jax.data.fields`."""
@@ -87,8 +87,7 @@ class Parquet:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         group = int(np.searchsorted(self._ends, index, side="right"))
         row = index - int(self._ends[group] - self._rows[group])
         table = self._kept.get(group, lambda: self._load(group))

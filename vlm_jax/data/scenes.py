@@ -36,7 +36,7 @@ from vlm_jax.data.scene_graph import (
 )
 from vlm_jax.data.scene_questions import MAX_QUESTIONS
 from vlm_jax.data.scene_questions import questions as make_questions
-from vlm_jax.data.schema import Example
+from vlm_jax.data.schema import Example, inside
 
 __all__ = ["Scenes", "answers", "kinds", "parse_caption", "render", "words"]
 
@@ -113,8 +113,7 @@ class Scenes:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position; its image is rendered when called. IndexError outside."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} examples, there is no number {index}")
+        inside(index, self)
         key = (self.seed, list(LENGTHS).index(self.split), int(index))
         held_out = self.split == "test_comp"
         low, high = self.objects

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.data.emoji import cache_folder
-from vlm_jax.data.schema import DataError, Example
+from vlm_jax.data.schema import DataError, Example, inside
 
 COMMANDS = "apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb"
 
@@ -42,8 +42,7 @@ class Stamps:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         path, caption = self._rows[index]
         image: Any = path if path.suffix == ".png" else lambda: drawn(path, self._size)
         key = str(path.relative_to(self._root).with_suffix(""))

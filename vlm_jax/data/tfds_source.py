@@ -7,7 +7,7 @@ set that lies there as tfrecord must be prepared again with `--file_format=array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlm_jax.data.schema import DataError, Example, Question, validate
+from vlm_jax.data.schema import DataError, Example, Question, inside, validate
 
 _OURS = {
     "id": "id",
@@ -72,8 +72,7 @@ class Tfds:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         record = self._records[index]
         parts = {key: _at(record, path) for key, path in self._fields.items()}
         example = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlm_jax.data import fields as field_table
 from vlm_jax.data import files
-from vlm_jax.data.schema import DataError, Example
+from vlm_jax.data.schema import DataError, Example, inside
 from vlm_jax.data.tar_index import TarIndex, open_index
 
 FIELDS = {"image": "jpg;jpeg;png;webp", "captions": "txt"}
@@ -56,8 +56,7 @@ class WebDataset:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         shard = int(np.searchsorted(self._ends, index, side="right"))
         table = self._index(shard)
         position = index - int(self._ends[shard]) + len(table)
