@@ -15,6 +15,7 @@ examples is expected.
 from ml_collections import ConfigDict
 
 from configs import common
+from vlm_jax.tokenizers.published import read_tokenizer
 
 TINY = dict(num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
 LOCKED = ["vision", "decoder/embed", "decoder/logits", "decoder/transformer/final_norm"]
@@ -49,6 +50,8 @@ def get_config(arg=None):
     config.tasks = dict(captioning=dict(length=40, template=before))
     config.data = dict(train=common.coco("train"), image=dict(size=vision["image_size"]))
     common.fine_tune(config, arg.folder, name="bpe", size=32_000)
+    if arg.folder:  # the picture is seen from its token on
+        config.model.decoder.image_token = read_tokenizer(arg.folder).id_of("<image>")
     config.evals = dict(val=dict(task="captioning", data=common.coco("val"), options=dict(beams=3)))
     config.optimizer = common.adamw(1e-4, weight_decay=0.1, frozen=LOCKED)
     config.schedule = dict(name="constant", warmup_steps=1875)

@@ -45,3 +45,26 @@ def test_the_first_of_each_group_attends_to_the_image(layers, every, crossed):
     ]
     count = sum(leaf.shape[0] if leaf.ndim == 3 else 1 for leaf in kernels)
     assert count == 2 * crossed  # keys and values
+
+
+def test_texts_go_through_mlps_of_their_own():
+    module = QFormer(layers=2, reads_text=True, **FIELDS)
+    words = Features(jax.random.normal(jax.random.key(3), (2, 4, 8)), jnp.ones((2, 4), bool))
+    shapes = jax.eval_shape(module.init, jax.random.key(1), VISUAL, words)
+    rng = np.random.default_rng(2)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    read = jax.jit(module.apply)
+    both, image, text = (
+        read(variables, *given) for given in ((VISUAL, words), (VISUAL,), (None, words))
+    )
+    assert both.tokens.shape == (2, 7, 8) and text.tokens.shape == (2, 4, 8)
+    np.testing.assert_allclose(both.pooled, both.tokens[:, :3].mean(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(text.pooled, text.tokens[:, 0])
+    assert image.pooled is None and jnp.abs(image.tokens - both.tokens[:, :3]).max() > 1e-3
+    changed = jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 1 if "rest_mlp" in jax.tree_util.keystr(path) else x, variables
+    )
+    np.testing.assert_array_equal(read(changed, VISUAL).tokens, image.tokens)
+    assert jnp.abs(read(changed, None, words).tokens - text.tokens).max() > 1e-3
+    with pytest.raises(ValueError, match="reads_text=True"):
+        QFormer(layers=2, **FIELDS).apply(variables, VISUAL, words)

@@ -224,7 +224,7 @@ def test_shrinking_is_antialiased():
 def test_unknown_fits_and_methods_are_refused():
     for options in ({"how": "squeeze"}, {"method": "cubic"}):
         with pytest.raises(
-            ValueError, match=r"choose from \['crop', 'pad', 'round_crop', 'stretch'\]"
+            ValueError, match=r"choose from \['black_pad', 'crop', 'pad', 'round_crop'"
         ):
             images.fit(PIXELS, 8, **options)
 

@@ -38,6 +38,20 @@ def test_native_patches_are_in_the_order_of_their_blocks():
     assert made["segments"].sum() == 24 and len(made["segments"]) == 32  # 8 blocks, rounded up
 
 
+def test_frames_of_a_clip_lie_behind_one_another_in_its_patches():
+    frames = [RAMP, 255 - RAMP, RAMP[::-1]]
+    sides = dict(patch=3, block=2, method="nearest", least=1, most=1000)
+    made = sizes.clip(frames, depth=2, **sides)
+    assert made["grid"].tolist() == [4, 3] and made["pixels"].shape[1] == 2 * 27
+    alone = [sizes.native(frame, **sides) for frame in frames]
+    first, last = made["segments"] == 1, made["segments"] == 2
+    assert first.sum() == last.sum() == 24 and (made["places"][last, 0] == 1).all()
+    np.testing.assert_array_equal(made["places"][last, 1:], alone[0]["places"][:24, 1:])
+    for where, pair in ((first, alone[:2]), (last, [alone[2], alone[2]])):
+        expected = np.concatenate([x["pixels"][:24] for x in pair], axis=1)
+        np.testing.assert_array_equal(made["pixels"][where], expected)
+
+
 def test_native_sizes_lie_between_the_least_and_the_most():
     cut = lambda **given: sizes.native(RAMP, 3, 1, method="nearest", **given)
     count = lambda **given: cut(**given)["segments"].sum() * 9

@@ -16,6 +16,8 @@ FIELDS = {
     "attention": {"heads": 4, "layers": 2, "mlp_width": 8},
     "coattention": {"width": WIDTH, "heads": 4, "layers": 2, "mlp_width": 8},
     "cross_modal": {"width": WIDTH, "heads": 4, "layers": 2, "mlp_width": 8},
+    "qformer": {"width": WIDTH, "heads": 4, "layers": 2, "mlp_width": 8}
+    | {"queries": 3, "reads_text": True},
 }
 
 
@@ -87,7 +89,7 @@ def test_padding_is_ignored_in_both_modalities(name):
     np.testing.assert_allclose(got.pooled, expected.pooled, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["attention", "coattention", "cross_modal"])
+@pytest.mark.parametrize("name", ["attention", "coattention", "cross_modal", "qformer"])
 def test_text_tokens_depend_on_the_image(name):
     visual, textual = inputs()
     fuse = build(name)

@@ -12,7 +12,7 @@ from vlm_jax.data.packing import Packing, join
 from vlm_jax.data.pipeline import stack
 from vlm_jax.layers.cache import place
 from vlm_jax.layers.masks import block_mask
-from vlm_jax.layers.packing import packed, places
+from vlm_jax.layers.packing import packed, placed, places
 from vlm_jax.losses import written_cross_entropy
 
 SEGMENTS = jnp.array([[1, 2, 1, 2, 2, 0]])
@@ -95,6 +95,16 @@ def test_packed_rows_give_the_loss_and_the_gradients_of_separate_ones(kind, ask)
     assert float(expected[0]) > 1
     for ours, true in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, true, rtol=1e-5, atol=1e-5 * max(np.abs(true).max(), 1e-3))
+
+
+def test_given_positions_replace_those_that_are_counted():
+    given = jnp.array([[3, 1, 0, 2, 5, 4]])
+    placement, _, _ = placed(None, REAL, None, None, None, given)
+    np.testing.assert_array_equal(placement.positions, given)
+    np.testing.assert_array_equal(placement.key_positions, given)
+    np.testing.assert_array_equal(placement.visible, place(REAL, None)[0].visible)
+    with pytest.raises(ValueError, match="without cache and segments"):
+        placed(None, REAL, None, SEGMENTS, None, given)
 
 
 def test_what_cannot_read_packed_rows_says_so():

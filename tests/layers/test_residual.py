@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from vlm_jax.layers.residual import Modulation, drop_path, modulate
+from vlm_jax.layers.residual import Modulation, drop_path, modulate, on_share
 from vlm_jax.layers.transformer import Transformer
 
 KEY = jax.random.key(0)
@@ -63,3 +64,21 @@ def test_drop_path_drops_rows_and_keeps_the_mean():
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
     np.testing.assert_array_equal(out[:, 0], out[:, 1])
     assert abs(float(out.mean()) - 1) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("leading", "part", "touched"),
+    [
+        (None, "mlp", [1, 1, 1, 1]),
+        (3, "self", [1, 1, 1, 1]),
+        (3, "cross", [1, 1, 1, 0]),
+        (3, "mlp", [1, 1, 1, 0]),
+        (3, "rest_mlp", [0, 0, 0, 1]),
+        (0, "mlp", [0, 0, 0, 0]),
+        (4, "rest_mlp", [0, 0, 0, 0]),
+    ],
+)
+def test_a_part_is_of_its_share_of_the_tokens(leading, part, touched):
+    x = jnp.zeros((1, 4, 2))
+    found = on_share(leading, part, x, lambda y: y + 1)
+    np.testing.assert_array_equal(found[0, :, 0], touched)

@@ -69,6 +69,12 @@ def test_a_small_difference_and_a_wrong_token_fail(recorded, tmp_path, capsys):
     assert not report["forward.logits"]["ok"] and report["generate.tokens"]["difference"] == 1
 
 
+def test_an_argument_that_is_not_read_is_an_error(recorded, tmp_path, capsys):
+    changes = {"forward.in.pixel_mask": np.ones((2, 4, 4)), "forward.in.token_type_ids": np.ones(2)}
+    code, _, printed = run(recorded, tmp_path, capsys, changes)
+    assert code == 2 and "forward does not read pixel_mask: leave it out" in printed
+
+
 def test_what_cannot_be_compared_is_an_error(recorded, tmp_path, capsys):
     for changes, drop, message in (
         ({"forward.out.pooled": np.zeros(2)}, (), "forward does not give pooled; it gives logits"),

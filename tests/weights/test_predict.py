@@ -16,11 +16,12 @@ from sklearn.datasets import load_sample_images
 
 import vlm_jax
 from tests.weights import parity
-from tests.weights.writers import CASES, TOWER, blip, image_processor, make_tokenizer
+from tests.weights.writers import CASES, TOWER, blip, idefics, image_processor, make_tokenizer
 from vlm_jax import api
 from vlm_jax.data.pipeline import Loader
 from vlm_jax.data.schema import DataError
 from vlm_jax.evaluate import Run
+from vlm_jax.weights import adopt
 
 NEW = 6
 PHOTO = load_sample_images().images[0][100:160, 200:290]
@@ -134,6 +135,42 @@ def test_blip_answers(photo, tmp_path, texts):
     shorten(ours, "vqa_generation")
     ours.answer(photo, QUESTION)
     assert_same(texts[0], reference(model, inputs, banned)[1:])
+
+
+def test_idefics_sees_the_picture_from_its_token_on(photo, tmp_path, texts):
+    model, processor = idefics()
+    ours, banned = written(tmp_path / "folder", model, processor)
+    token = processor.tokenizer.convert_tokens_to_ids("<image>")
+    tuned = adopt.complete(dict(init=str(tmp_path / "folder")))  # a run that starts from it
+    assert ours.run.experiment.model.decoder.image_token == token
+    assert tuned["model"]["decoder"]["image_token"] == token
+    for name in ("captioning", "vqa_generation"):
+        shorten(ours, name)
+    ours.caption(photo)
+    ours.answer(photo, QUESTION)
+    told = "Instruction: Provide an answer to the question. Use the image to answer.\n"
+    image = Image.open(photo)
+    asked = [[image], [told, image, f"Question: {QUESTION} Answer:"]]
+    for found, prompt in zip(texts, asked, strict=True):
+        inputs = processor(text=[prompt], return_tensors="pt")
+        assert inputs["image_attention_mask"].any() and not inputs["image_attention_mask"].all()
+        assert_same(found, reference(model, inputs, banned))
+    assert texts[0] != texts[1]
+
+
+def test_qwen2_vl_sees_the_frames_of_a_video(tmp_path, texts):
+    model, processor, prompt, caption = CASES["qwen2_vl"]()
+    processor.video_processor.size = dict(shortest_edge=64, longest_edge=2000)
+    processor.video_processor.num_frames = 5  # an odd one: the last is repeated
+    ours, banned = written(tmp_path / "folder", model, processor)
+    shorten(ours, "captioning")
+    frames = np.stack([PHOTO[8 * i : 8 * i + 24, :40] for i in range(5)])
+    ours.caption(frames)
+    given = dict(do_sample_frames=False, return_tensors="pt")
+    asked = prompt.replace("image_pad", "video_pad").format(caption)
+    inputs = processor(text=[asked], videos=[torch.from_numpy(frames)], **given)
+    assert inputs["video_grid_thw"].tolist() == [[3, 6, 10]]
+    assert_same(texts[0], reference(model, inputs, banned))
 
 
 def test_naflex_embeds_pictures_of_any_shape(tmp_path):

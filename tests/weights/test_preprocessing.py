@@ -206,6 +206,7 @@ OPEN_CLIP = {
     "usual": {},
     "squashed": dict(size=[50, 50], resize_mode="squash", interpolation="bilinear"),
     "odd margins": dict(size=45, mean=[0.5] * 3, std=[0.5] * 3),
+    "all of it on black": dict(size=51, resize_mode="longest"),
 }
 
 
@@ -222,7 +223,8 @@ def test_open_clip_folders_say_it_in_their_config(case, tmp_path):
 
 
 def test_what_open_clip_could_do_otherwise_is_named(tmp_path):
-    config = dict(preprocess_cfg=dict(size=64, resize_mode="longest"))
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="resize_mode='longest' is not supported"):
-        preprocessing.image_fields(tmp_path)
+    for field, value in (("resize_mode", "fold"), ("fill_color", 255)):
+        config = dict(preprocess_cfg=dict(size=64) | {field: value})
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        with pytest.raises(WeightsError, match=f"{field}={value!r} is not supported"):
+            preprocessing.image_fields(tmp_path)

@@ -233,6 +233,32 @@ def blip(kind):
     return kind(config), transformers.BlipProcessor(pictures, words)
 
 
+def idefics():
+    roles = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    names = ["<s>", "</s>", "<pad>"]
+    words = make_tokenizer(names, legacy=True, **roles)
+    own = len(words)
+    words.add_special_tokens(
+        {"additional_special_tokens": ["<fake_token_around_image>", "<image>"]}
+    )
+    vision = dict(embed_dim=16, image_size=32, patch_size=8, num_hidden_layers=2)
+    vision |= dict(num_attention_heads=2, intermediate_size=24)
+    text = LLAMA | ids_of(words, own)
+    del text["num_key_value_heads"]
+    perceiver = dict(resampler_n_latents=3, resampler_depth=1, resampler_n_heads=2)
+    config = transformers.IdeficsConfig(
+        **text,
+        additional_vocab_size=2,
+        cross_layer_interval=2,
+        use_resampler=True,
+        vision_config=vision,
+        perceiver_config=perceiver | dict(resampler_head_dim=4),
+    )
+    pictures = image_processor("Idefics", image_size=32)
+    processor = transformers.IdeficsProcessor(pictures, words, image_size=32)
+    return transformers.IdeficsForVisionText2Text(config), processor
+
+
 CASES = {
     "git": git,
     "paligemma": paligemma,

@@ -158,13 +158,21 @@ def round_crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.nda
 
 def pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
     """The longest side scaled to `size`, centred on a square of the picture's mean colour."""
-    height, width = pixels.shape[:2]
-    scale = size / max(height, width)
-    scaled = resize(pixels, max(1, round(height * scale)), max(1, round(width * scale)), method)
+    return _on_square(pixels, size, method, np.round(pixels.reshape(-1, 3).mean(axis=0)))
+
+
+def black_pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+    """As `pad`, on a black square (open_clip's resize_mode "longest")."""
+    return _on_square(pixels, size, method, np.zeros(3))
+
+
+def _on_square(pixels: np.ndarray, size: int, method: str, colour: np.ndarray) -> np.ndarray:
+    longest = max(pixels.shape[:2]) / size
+    height, width = (max(1, round(side / longest)) for side in pixels.shape[:2])
     ground = np.empty((size, size, 3), np.uint8)
-    ground[:] = np.round(pixels.reshape(-1, 3).mean(axis=0))
-    top, left = ((size - side) // 2 for side in scaled.shape[:2])
-    ground[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    ground[:] = colour
+    top, left = ((size - side) // 2 for side in (height, width))
+    ground[top : top + height, left : left + width] = resize(pixels, height, width, method)
     return ground
 
 
@@ -173,6 +181,7 @@ FITS: dict[str, Callable[..., np.ndarray]] = {
     "crop": crop,
     "round_crop": round_crop,
     "pad": pad,
+    "black_pad": black_pad,
 }
 
 
@@ -183,8 +192,8 @@ def fit(
     method: str = "bicubic",
     shortest: int | None = None,
 ) -> np.ndarray:
-    """Uint8[size, size, 3] by "stretch", "crop" (see there for `shortest`), "round_crop" or "pad".
-    ValueError for another way or method.
+    """Uint8[size, size, 3] by "stretch", "crop" (see there for `shortest`), "round_crop", "pad" or
+    "black_pad". ValueError for another way or method.
     """
     if how not in FITS or method not in METHODS:
         raise ValueError(

@@ -6,7 +6,7 @@ what else the vision encoder takes. Sizes and roundings are those of the publish
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -83,19 +83,43 @@ def native(pixels: np.ndarray, patch: int, block: int, least: int, most: int, me
     i32[S], 1 or, beyond the last patch, 0; grid: i32[2], rows and columns of blocks. S is rounded
     up, so that pictures of many sizes make few shapes. DataError for a picture that is too narrow.
     """
-    height, width = pixels.shape[:2]
+    return clip([pixels], patch, block, method, least=least, most=most, depth=1)
+
+
+def clip(
+    frames: Sequence[np.ndarray],
+    patch: int,
+    block: int,
+    method: str,
+    *,
+    least: int,
+    most: int,
+    depth: int,
+) -> Cut:
+    """As `native`, of the frames uint8[H, W, 3] of a video, `depth` of them in each patch, one
+    behind the other; the last is repeated to fill up.
+
+    least, most: pixels of each frame. segments: which patches are of the same frames, from 1; rows
+    of the grid: those of all frames, one below the other.
+    """
+    height, width = frames[0].shape[:2]
     height, width = _native_size(height, width, patch * block, least, most)
-    flat = _patches(resize(pixels, height, width, method), patch, block)
+    frames = [*frames, *[frames[-1]] * (-len(frames) % depth)]
+    cut = np.stack([_patches(resize(x, height, width, method), patch, block) for x in frames])
+    _, each, numbers = cut.shape
+    times = len(frames) // depth
+    flat = cut.reshape(times, depth, each, numbers).swapaxes(1, 2).reshape(times * each, -1)
     rows, columns = height // patch, width // patch
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
     inside = (rows // block, block, columns // block, block, 2)
     order = grid.reshape(inside).transpose(0, 2, 1, 3, 4).reshape(-1, 2)
     count = rounded(len(flat) // block**2) * block**2
     padded = np.zeros((count, flat.shape[1]), np.uint8)
-    places = np.zeros((count, 3), np.int32)
-    padded[: len(flat)], places[: len(flat), 1:] = flat, order
-    segments = (np.arange(count) < len(flat)).astype(np.int32)
-    blocks = np.array([rows // block, columns // block], np.int32)
+    places, segments = np.zeros((count, 3), np.int32), np.zeros(count, np.int32)
+    padded[: len(flat)], places[: len(flat), 1:] = flat, np.tile(order, (times, 1))
+    places[: len(flat), 0] = np.repeat(np.arange(times), each)
+    segments[: len(flat)] = places[: len(flat), 0] + 1
+    blocks = np.array([times * (rows // block), columns // block], np.int32)
     return {"pixels": padded, "places": places, "segments": segments, "grid": blocks}
 
 

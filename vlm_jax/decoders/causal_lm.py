@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vlm_jax.decoders.output_layer import output_layer
 from vlm_jax.layers.cache import Placement, both_ways, empty_slots, merge, take, without
 from vlm_jax.layers.embed import RelativePositions, TokenEmbedding, insert
-from vlm_jax.layers.masks import padding_mask, window_mask, zero_padding
+from vlm_jax.layers.masks import latest_image_mask, padding_mask, window_mask, zero_padding
 from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.packing import placed, places
 from vlm_jax.layers.rotary import Rotary, frequencies, image_coordinates, rotary, section_axes
@@ -35,7 +35,8 @@ class CausalLM(nn.Module):
     vocab: V. width: D. max_length: most tokens in all, memory included where it is read as text.
     memory: "prepend", before the text (GIT, arXiv:2205.14100; BLIP-2, arXiv:2301.12597); "insert",
         one memory token in place of each `image_token` of the text (LLaVA, arXiv:2304.08485);
-        "attend", by cross-attention to a memory of any width (arXiv:1706.03762, section 3.1).
+        "attend", by cross-attention to a memory of any width (arXiv:1706.03762, section 3.1): all
+        tokens do, or, with an `image_token`, it and those after it (Flamingo, arXiv:2204.14198).
     memory_projection: a dense layer to width D, for memory that is not attended to.
     memory_embedded: memory before the text takes part in positions and embedding_norm; if not, it
         stays as it is, and the text's positions begin at 0 (GIT).
@@ -120,32 +121,32 @@ class CausalLM(nn.Module):
         sees: Bool[Array, "B T S"] | None = None,
         causal: bool = False,
         segments: Int[Array, "B L"] | None = None,
+        positions: Int[Array, "B L"] | None = None,
         later: bool = False,
         train: bool = False,
     ) -> tuple[Float[Array, "B T V"] | Unembedding, Cache | None]:
         """Logits after each token.
 
         words: token vectors of another module (T5), or None. sees: which memory tokens each token
-        attends to, given with the memory (None: all real ones); later tokens do as the last one
-        does (Flamingo, arXiv:2204.14198). causal: nothing is read in both directions. prefix: how
-        many of the first real tokens are prompt (None: none), given like memory on the first call.
-        segments: of memory (where it stands before the text) and text, see layers.packing; prefix
-        is then given for every token. later: return what logits are to be computed from. ValueError
-        for an unknown option, or if memory and text exceed max_length.
+        attends to, given with the memory (None: see there); later ones do as the last does. causal:
+        nothing is read in both directions. prefix: how many of the first real tokens are prompt
+        (None: none), given like memory on the first call. segments: of memory (where it stands
+        before the text) and text, see layers.packing; prefix is then given for every token.
+        positions: likewise, in place of counting. later: return what logits are computed from.
+        ValueError for an unknown option, or if memory and text exceed max_length.
         """
         self._check()
         text_real = jnp.ones(tokens.shape, bool) if mask is None else mask
-        embed = self._embedding()
-        x = embed.words(self._spelled(tokens), words)
+        x = (embed := self._embedding()).words(self._spelled(tokens), words)
         x, real, blocks = self._read(x, tokens, text_real, memory, prefix, segments)
         if segments is None:
             self._check_length(x.shape[1] if self.memory_embedded else tokens.shape[1])
-        placement, slots, blocks = placed(self, real, cache, segments, blocks)
+        placement, slots, blocks = placed(self, real, cache, segments, blocks, positions)
         apart = self._apart(memory, cache, len(tokens))
         coordinates, ahead = self._coordinates(tokens, text_real, memory, cache, placement)
         x = self._embed(x, tokens.shape[1], apart, placement, embed)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        context = self._context(memory, cache, sees)
+        context = self._context(memory, cache, sees, tokens)
         x, states = stack(self, **self._own(), name="transformer")(
             x,
             mask=self._visible(placement, None if causal else blocks),
@@ -236,7 +237,7 @@ class CausalLM(nn.Module):
 
     def _spelled(self, tokens: Int[Array, "B T"]) -> Int[Array, "B T"]:
         """The tokens; an image token that has no vector reads as any other until it is replaced."""
-        if self.image_token is None or self.image_token < self.vocab:
+        if self.image_token is None or self.image_token < self.vocab + self.extra_vocab:
             return tokens
         return jnp.where(tokens == self.image_token, 0, tokens)
 
@@ -317,7 +318,7 @@ class CausalLM(nn.Module):
         return table(placement.positions, placement.key_positions)
 
     def _context(
-        self, memory: Features | None, cache: Cache | None, sees: Array | None
+        self, memory: Features | None, cache: Cache | None, sees: Array | None, tokens: Array
     ) -> dict[str, Any]:
         """What cross-attention reads: nothing if its keys and values are cached."""
         if self.memory != "attend":
@@ -325,6 +326,8 @@ class CausalLM(nn.Module):
         if memory is not None:
             seen = zero_padding(memory.tokens, memory.mask)
             mask = padding_mask(memory.mask)
+            if sees is None and self.image_token is not None:
+                sees = latest_image_mask(tokens == self.image_token, 1)
             return {"context": seen, "context_mask": mask if sees is None else mask & sees[:, None]}
         if cache is None:
             raise ValueError('memory="attend" needs a memory, or a cache that was filled with one')

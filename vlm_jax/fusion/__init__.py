@@ -4,6 +4,7 @@ The last T tokens of the result are the text's T tokens, informed by the image; 
 them is visual. `pooled` is always set.
 """
 
+from vlm_jax.connectors.qformer import QFormer
 from vlm_jax.fusion.attention import AttentionFusion
 from vlm_jax.fusion.coattention import CoAttentionFusion
 from vlm_jax.fusion.concat import ConcatFusion
@@ -14,4 +15,5 @@ FUSIONS = {
     "attention": AttentionFusion,
     "coattention": CoAttentionFusion,
     "cross_modal": CrossModalFusion,
+    "qformer": QFormer,
 }

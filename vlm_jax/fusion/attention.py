@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from vlm_jax.layers.attention import Attention
 from vlm_jax.layers.masks import padding_mask, zero_padding
+from vlm_jax.layers.mlp import Mlp
 from vlm_jax.layers.norms import make_norm
-from vlm_jax.layers.transformer import Mlp
 from vlm_jax.types import Features, summary
 
 

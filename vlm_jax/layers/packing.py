@@ -32,11 +32,17 @@ def placed(
     cache: Mapping | None,
     segments: Int[Array, "B L"] | None,
     blocks: Int[Array, "B L"] | None,
+    positions: Int[Array, "B L"] | None = None,
 ) -> tuple[Placement, dict[str, Array], Int[Array, "B L"] | None]:
     """Where tokens stand (see `cache.place`), and their blocks, in rows of one example or, with
-    segments, of several. decoder: a `CausalLM`; ValueError if it cannot read several.
+    segments, of several. decoder: a `CausalLM`; ValueError if it cannot read several. positions:
+    given from outside; ValueError with a cache or segments, which count for themselves.
     """
     placement, slots = place(real, cache)
+    if positions is not None:
+        if cache is not None or segments is not None:
+            raise ValueError("positions are given to a decoder without cache and segments only")
+        placement = placement._replace(positions=positions, key_positions=positions)
     if segments is None:
         return placement, slots, blocks
     apart = decoder.memory == "attend" or not decoder.memory_embedded

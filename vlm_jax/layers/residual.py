@@ -1,6 +1,8 @@
-"""What happens on the way of a branch that is added to what passes by: stochastic depth, and the
-shift, scale and gate that a condition sets.
+"""What happens on the way of a branch that is added to what passes by: stochastic depth, the shift,
+scale and gate that a condition sets, and which tokens it is of.
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -39,3 +41,20 @@ def drop_path(
     """Stochastic depth (arXiv:1603.09382): a branch of an example vanishes, rate in [0, 1)."""
     keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0], 1, 1))
     return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), jnp.zeros_like(x))
+
+
+def on_share(
+    leading: int | None, part: str, x: Float[Array, "B T D"], function: Callable[[Array], Array]
+) -> Float[Array, "B T D"]:
+    """X with `function` applied to the tokens that a part of a block is of.
+
+    leading: how many tokens come first, None where all parts are of all tokens. Part "self" is of
+    all, "rest_mlp" of those after the first, every other part of these; a part of none is left out.
+    """
+    if leading is None or part == "self":
+        return function(x)
+    shares = [x[:, :leading], x[:, leading:]]
+    own = 1 if part == "rest_mlp" else 0
+    if shares[own].shape[1]:
+        shares[own] = function(shares[own])
+    return jnp.concatenate(shares, axis=1)

@@ -11,17 +11,17 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.attention import Attention
 from vlm_jax.layers.cache import write
-from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
+from vlm_jax.layers.constraints import BATCH, LENGTH, constrain
 from vlm_jax.layers.masks import with_open_keys
+from vlm_jax.layers.mlp import Mlp
 from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.remat import remat
-from vlm_jax.layers.residual import Modulation, drop_path, modulate
+from vlm_jax.layers.residual import Modulation, drop_path, modulate, on_share
 from vlm_jax.layers.rotary import Rotary
 
-PARTS = ("self", "mlp", "cross", "cross_mlp")
+PARTS = ("self", "mlp", "cross", "cross_mlp", "rest_mlp")
 """What a block may be made of, in any order."""
 
 Options = Mapping[str, Any]
@@ -42,34 +42,6 @@ class Around(NamedTuple):
     condition: Any = None
 
 
-class Mlp(nn.Module):
-    """Two dense layers with an activation between: D -> width -> D.
-
-    gated: the activation multiplies a second projection (GLU variants, arXiv:2002.05202).
-    """
-
-    width: int
-    activation: str = "gelu"
-    bias: bool = True
-    dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
-    gated: bool = False
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
-        """KeyError if the activation is not in layers.activations.ACTIVATIONS."""
-        dense = partial(nn.Dense, use_bias=self.bias, dtype=self.dtype)
-        activation = ACTIVATIONS[self.activation]
-        hidden = dense(self.width, name="up")(x)
-        if self.gated:
-            hidden = activation(dense(self.width, name="gate")(x)) * hidden
-        else:
-            hidden = activation(hidden)
-        hidden = constrain(hidden, BATCH, LENGTH, SPLIT)
-        hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return dense(x.shape[-1], name="down")(hidden)
-
-
 class Block(nn.Module):
     """Parts that each add to what passes through: attention and MLPs, with a norm each.
 
@@ -81,8 +53,10 @@ class Block(nn.Module):
     that starts at 0, and add nothing to tokens that `context_mask` shows nothing (Flamingo,
     arXiv:2204.14198, section 2.2). context_norm: normalise the context in every layer (CoCa,
     arXiv:2205.01917, as released by open_clip). cross_own: cross-attention reads, after the
-    context, also what it adds to (Flamingo's resampler, section 2.1). dropout: on attention
-    probabilities and on what each part adds.
+    context, also what it adds to (Flamingo's resampler, section 2.1). leading: self-attention is of
+    all tokens, but cross parts and "mlp" are of so many first ones, and "rest_mlp" of the others
+    (BLIP-2's Q-Former, arXiv:2301.12597, section 3.1). dropout: on attention probabilities and on
+    what each part adds.
     """
 
     heads: int
@@ -100,6 +74,7 @@ class Block(nn.Module):
     cross_gate: str | None = None
     context_norm: bool = False
     cross_own: bool = False
+    leading: int | None = None
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
@@ -124,7 +99,8 @@ class Block(nn.Module):
                 add = partial(self._mlp, part, train)
             else:
                 raise ValueError(f"unknown part {part!r} of a block: choose from {PARTS}")
-            x = self._residual(part, x, add, modulations.get(part), layer["drop_path"], train)
+            given = (part, add, modulations.get(part), layer["drop_path"], train)
+            x = on_share(self.leading, part, x, partial(self._residual, *given))
         if layer["active"] is not None:
             x = jnp.where(layer["active"], x, before)
         if around.context is None:  # what was read from the cache stays there, uncopied
@@ -176,7 +152,7 @@ class Block(nn.Module):
 
     @nn.nowrap
     def _residual(
-        self, part: str, x: Array, add: Any, modulation: Any, rate: Array | None, train: bool
+        self, part: str, add: Any, modulation: Any, rate: Array | None, train: bool, x: Array
     ) -> Float[Array, "B T D"]:
         norm = self._norm(f"{part}_norm")
         entering = norm(x) if self.norm_first else x
@@ -266,6 +242,7 @@ class Transformer(nn.Module):
     cross_gate: str | None = None
     context_norm: bool = False
     cross_own: bool = False
+    leading: int | None = None
     cross_every: int = 1
     cross_offset: int = 0
     pattern: tuple[int, ...] = ()
@@ -391,8 +368,8 @@ def stack(module: Any, **given: Any) -> Transformer:
 
 BLOCK_FIELDS = (
     "heads", "mlp_width", "parts", "norm", "norm_first", "sandwich", "epsilon", "activation",
-    "bias", "attention", "cross", "mlp", "cross_gate", "context_norm", "cross_own", "dropout",
-    "dtype",
+    "bias", "attention", "cross", "mlp", "cross_gate", "context_norm", "cross_own", "leading",
+    "dropout", "dtype",
 )  # fmt: skip
 FIELDS = (
     *BLOCK_FIELDS, "layers", "final_norm", "cross_every", "cross_offset", "pattern", "drop_path",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import trees
+from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights.folder import WeightsError, copy_small_files, open_tensors, read_config
 from vlm_jax.weights.preprocessing import image_fields
 
@@ -41,10 +42,20 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     published = family.settle(published, open_tensors(folder).shapes)
     data = dict(config.get("data") or {})
     reader, statistics = image_fields(folder) if not data.get("image") else (data["image"], {})
-    config["model"] = config.get("model") or family.model(published) | statistics
+    config["model"] = config.get("model") or _model(family, published, folder) | statistics
     data.setdefault("image", reader)
     data.setdefault("tokenizer", {"name": "published", "folder": str(folder)})
     return config | {"data": data}
+
+
+def _model(family: Any, published: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """config.model of a folder's config.json, with what only its tokenizer tells."""
+    from vlm_jax.weights.pretrained import with_image_token  # late, as above
+
+    model = family.model(published)
+    if family.image_word is None:
+        return model
+    return with_image_token(family, model, read_tokenizer(folder))
 
 
 def keep(init: Any, workdir: Path) -> None:

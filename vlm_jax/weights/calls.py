@@ -105,13 +105,20 @@ def read_pictures(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str
     return apply(visual, given["tokens"], method="deal"), given
 
 
-def language(read: Read) -> dict[str, Callable]:
-    """The calls of a model that writes text: forward (logits) and generate (tokens)."""
+def language(read: Read, padding_counts: bool = False) -> dict[str, Callable]:
+    """The calls of a model that writes text: forward (logits) and generate (tokens).
+
+    padding_counts: the reference's forward pass counts padding as positions unless it is given
+    position_ids; where it generates, it counts real tokens only, as ours always does.
+    """
 
     def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
         memory, given = read(apply, inputs)
         mask, prefix = given["tokens_mask"], given["prefix"]
         decode = dict(mask=mask, prefix=prefix, method="decode")
+        if padding_counts or "position_ids" in inputs:
+            own = inputs.get("position_ids")
+            decode |= dict(positions=every_position(apply, memory, given["tokens"], own))
         logits, _ = apply(given["tokens"], memory, **decode, **others(given))
         return {"logits": logits}
 
@@ -124,6 +131,25 @@ def language(read: Read) -> dict[str, Callable]:
         return {"tokens": after_prompt(given["tokens"], found)}
 
     return {"forward": forward, "generate": generate}
+
+
+def every_position(
+    apply: Any, memory: Features | None, tokens: Array, own: Array | None = None
+) -> Array:
+    """0, 1, 2, ... of memory, where it stands before the text, and text, i32[B, L]. own: the text's
+    positions, i32[B, T], from 0 on. ValueError for positions with several axes.
+    """
+    before = memory is not None and apply(method=lambda model: model.decoder.memory) == "prepend"
+    held = memory.tokens.shape[1] if memory is not None and before else 0
+    every = jnp.broadcast_to(
+        jnp.arange(held + tokens.shape[1])[None], (len(tokens), held + tokens.shape[1])
+    )
+    if own is None:
+        return every
+    if own.ndim != 2 or apply(method=lambda model: model.decoder.rope_sections):
+        raise ValueError("position_ids along several axes are not supported: leave them out")
+    text = jnp.broadcast_to(own, tokens.shape) + held
+    return jnp.concatenate([every[:, :held], text], axis=1).astype(jnp.int32)
 
 
 def others(given: Mapping) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class Family:
     table. ignored: regular expressions of whole names that mean nothing here, or a function of
     config.json that lists them. tasks: config.json -> our config.tasks, empty for a bare network.
     settle: (config.json, shapes of the tensors) -> config.json with what the tensors alone tell.
-    files: what a folder calls its config.json and its tensors (.safetensors or .npz).
+    files: what a folder calls its config.json and its tensors (.safetensors or .npz). image_word:
+    the token from which on a decoder sees the picture, where only the tokenizer knows its id.
     """
 
     model: Callable[[Config], dict[str, Any]]
@@ -49,6 +50,7 @@ class Family:
     tasks: Callable[[Config], dict[str, Any]] = field(default=lambda config: {})
     settle: Callable[[Config, Shapes], Config] = field(default=lambda config, shapes: config)
     files: tuple[str, str] = ("config.json", "model.safetensors")
+    image_word: str | None = None
 
 
 ACTIVATION_NAMES = {
@@ -121,19 +123,22 @@ def writing_tasks(
     length: int = 32,
     question_length: int = 64,
     picture: Config | None = None,
+    chat: Config | None = None,
 ) -> dict[str, Any]:
     """Captions and answers of a decoder that reads the picture and its prompt.
 
     template: of both, see `data.text.fill`. prompt: what is asked for a caption. length: of a text
     that is written, in tokens. picture: what stands for the picture in the template, if anything,
-    see `data.picture_words.with_picture`.
+    see `data.picture_words.with_picture`. chat: how a conversation is arranged, if the model can
+    hold one: fields of `data.turns.Format` but the picture.
     """
     shared: dict[str, Any] = dict(template=template) | (dict(picture=picture) if picture else {})
     lengths = dict(length=question_length + length, question_length=question_length)
+    turns = dict(format=dict(chat or {}, picture=picture), answer_length=length, length=2048)
     return {
         "captioning": shared | dict(length=length, prompt=prompt),
         "vqa_generation": shared | lengths,
-    }
+    } | ({} if chat is None else {"chat": turns})
 
 
 def answer_task(config: Config, count: int, length: int) -> dict[str, Any]:

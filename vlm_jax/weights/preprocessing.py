@@ -23,6 +23,9 @@ TILES: dict[str, Any] = dict(
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
 """Least and most pixels of Qwen2-VL's pictures."""
 
+FRAMES = 16
+"""Of a video that Qwen2-VL sees, spread evenly."""
+
 WIDEST = 1333 / 800
 """Of ViLT's pictures, the longest side over the shortest."""
 
@@ -152,14 +155,26 @@ def _patches(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _native(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Qwen2-VL's; the numbers of pixels have had two places."""
+    """Qwen2-VL's, of pictures and of videos, whose settings are those of pictures in older folders.
+
+    How many frames of a video are read is no matter of the network: FRAMES unless the folder says.
+    """
+    fields = dict(size=settings["patch_size"], fit="native", block=settings["merge_size"])
+    together = read_json(folder, "processor_config.json").get("video_processor")
+    videos = read_json(folder, "video_preprocessor_config.json") or together or settings
+    clip = _pixels(videos) | dict(depth=settings.get("temporal_patch_size", 2))
+    frames = videos.get("num_frames") or FRAMES
+    return fields | _pixels(settings) | dict(frames=frames, clip=clip)
+
+
+def _pixels(settings: Mapping[str, Any]) -> dict[str, int]:
+    """The least and most pixels; the numbers have had two places."""
     size = PIXELS | dict(settings.get("size") or {})
     least, most = (
         settings.get(old) or size.get(old) or size[new]
         for old, new in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
     )
-    fields = dict(size=settings["patch_size"], fit="native", block=settings["merge_size"])
-    return fields | dict(least=least, most=most)
+    return dict(least=least, most=most)
 
 
 def _tiles(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,13 +196,15 @@ def _open_clip_fields(folder: Any, config: Mapping[str, Any]) -> tuple[dict, dic
     size = given.get("size", dict(model.get("vision_cfg") or {}).get("image_size", 224))
     sides = {size} if isinstance(size, int) else {*size[-2:]}
     method = given.get("interpolation", "bicubic")
-    fits = {"shortest": "round_crop", "squash": "stretch"}
+    fits = {"shortest": "round_crop", "longest": "black_pad", "squash": "stretch"}
     mode = given.get("resize_mode", "shortest")
     if len(sides) != 1 or method not in ("bicubic", "bilinear") or mode not in fits:
         raise WeightsError(
             f"{folder}: preprocess_cfg with {size=}, interpolation={method!r}, resize_mode="
-            f"{mode!r} is not supported; only squares, bicubic or bilinear, shortest or squash are"
+            f"{mode!r} is not supported; only squares, bicubic or bilinear, {', '.join(fits)} are"
         )
+    if given.get("fill_color", 0) not in (0, [0, 0, 0]):
+        raise WeightsError(f"{folder}: fill_color={given['fill_color']!r} is not supported, only 0")
     mean, std = given.get("mean", CLIP_STATISTICS[0]), given.get("std", CLIP_STATISTICS[1])
     reader = dict(size=sides.pop(), fit=fits[mode], method=method)
     return reader, dict(image_mean=tuple(mean), image_std=tuple(std))

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vlm_jax.data.pipeline import ImageReader
 from vlm_jax.experiment import Experiment
 from vlm_jax.models.vision_language import VisionLanguageModel
 from vlm_jax.tasks import TASKS
+from vlm_jax.tokenizers import Tokenizer
 from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights import convert
 from vlm_jax.weights.families import FAMILIES
@@ -30,6 +31,9 @@ from vlm_jax.weights.folder import (
     read_json,
 )
 from vlm_jax.weights.preprocessing import image_fields, region_fields
+
+SAID_AGAIN = ("mm_token_type_ids", "token_type_ids")
+"""Arguments that processors add to every call; where it does not read them, others say the same."""
 
 SHARD_BYTES = 5 * 10**9
 """Most bytes of one .safetensors file that `write_tensors` makes."""
@@ -49,7 +53,9 @@ class Pretrained:
     generation: Config = field(default_factory=dict)
 
     def call(self, name: str, inputs: Mapping[str, Any], flags: Config | None = None) -> Any:
-        """One of the reference's calls; KeyError for one that the family does not have."""
+        """One of the reference's calls; KeyError for one that the family does not have, ValueError
+        for an argument that the call does not read.
+        """
         special = self.special_tokens() if name == "generate" else {}
         call, flags = self.family.calls[name], special | dict(flags or {})
 
@@ -58,7 +64,11 @@ class Pretrained:
             return call(apply, given, flags)
 
         given = {key: jnp.asarray(value) for key, value in inputs.items()}
-        return jax.jit(program)(self.variables, given)
+        traced = jax.jit(program).trace(self.variables, given)
+        unread = sorted(_unread(traced.jaxpr.jaxpr, sorted(given)) - set(SAID_AGAIN))
+        if unread:
+            raise ValueError(f"{name} does not read {', '.join(unread)}: leave it out")
+        return traced.lower().compile()(self.variables, given)
 
     def special_tokens(self) -> dict[str, Any]:
         """The ids that begin, end and fill generated texts, as far as the folder names them."""
@@ -72,8 +82,18 @@ class Pretrained:
         return {name: value for name, value in found.items() if value is not None}
 
 
+def _unread(jaxpr: Any, names: Sequence[str]) -> set[str]:
+    """Those of the last inputs of a program, which have these names, that nothing depends on."""
+    used = {id(x) for equation in jaxpr.eqns for x in equation.invars}
+    used |= {id(x) for x in jaxpr.outvars}
+    own = zip(names, jaxpr.invars[-len(names) :], strict=True) if names else ()
+    return {name for name, variable in own if id(variable) not in used}
+
+
 def family_of(config: Config) -> Family:
-    """The family of a config.json. WeightsError for a model type that is not here."""
+    """The family of a config.json. WeightsError for a model type that is not here, or weights that
+    were quantised.
+    """
     named = "torchvision" if "architecture" in config else None  # timm's config.json
     kind = config.get("model_type", named)
     if kind not in FAMILIES:
@@ -81,6 +101,12 @@ def family_of(config: Config) -> Family:
         raise WeightsError(
             f"config.json: model_type={kind!r} is not supported; {hint}"
             f"known: {', '.join(sorted(FAMILIES))}"
+        )
+    if config.get("quantization_config"):
+        method = dict(config["quantization_config"]).get("quant_method", "unknown")
+        raise WeightsError(
+            f"config.json: quantization_config (quant_method={method!r}) is not supported; take "
+            "the folder with the weights as they were trained"
         )
     return FAMILIES[kind]
 
@@ -140,6 +166,7 @@ def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
     tokenizer = read_tokenizer(folder, ends)
     reader, statistics = region_fields(found.family, found.config) or image_fields(folder)
     reader |= frames_of(model)
+    model = with_image_token(found.family, model, tokenizer)
     tasks = {
         name: kwargs.build(TASKS, {"name": name, **section}, "tasks", tokenizer=tokenizer)
         for name, section in sections.items()
@@ -156,6 +183,16 @@ def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
     }
     read = ImageReader(**reader)
     return Experiment(config, tokenizer, tasks, model=network, read=read, **shares)
+
+
+def with_image_token(family: Family, model: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    """config.model with the id of the family's `image_word`, if it has one. ValueError if the
+    tokenizer has no such token.
+    """
+    if family.image_word is None:
+        return dict(model)
+    token = tokenizer.id_of(family.image_word)
+    return dict(model) | dict(decoder=dict(model["decoder"]) | dict(image_token=token))
 
 
 def frames_of(model: Config) -> dict[str, int]:

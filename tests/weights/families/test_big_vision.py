@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.weights import parity
-from vlm_jax.weights import pretrained
+from vlm_jax.weights import convert, pretrained
 from vlm_jax.weights.folder import Arrays, WeightsError
 from vlm_jax.weights.pretrained import read_folder, write_folder
 
@@ -170,6 +170,42 @@ def run_text(ids, p):
     return dense(run_stack(x, p["Encoder_0"])[:, -1], p["head"])
 
 
+def nested(arrays):
+    """What `flat` takes apart."""
+    tree = {}
+    for name, array in arrays.items():
+        *folders, last = name.split("/")
+        inner = tree
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[last] = array
+    return tree
+
+
+def compare_gradients(loaded, call, inputs, name, arrays, ask):
+    """Of a random projection of one output, against central differences in float64 along a random
+    direction of each array.
+    """
+    rng = np.random.default_rng(1)
+    exact = {key: array.astype(np.float64) for key, array in arrays.items()}
+    weights = rng.normal(size=ask(nested(exact)).shape)
+
+    def loss(params):
+        apply = lambda *args, **given: loaded.model.apply({"params": params}, *args, **given)
+        return (loaded.family.calls[call](apply, inputs, {})[name] * weights).sum()
+
+    inputs = jax.tree.map(jax.numpy.asarray, inputs)
+    gradients = jax.jit(jax.grad(loss))(loaded.variables["params"])
+    found = dict(convert.write({"params": gradients}, loaded.family.rules(loaded.config)))
+    assert set(found) == set(arrays)
+    for key, array in exact.items():
+        way = rng.normal(size=array.shape)
+        sides = [ask(nested(exact | {key: array + step * way})) for step in (1e-5, -1e-5)]
+        expected = ((sides[0] - sides[1]) * weights).sum() / 2e-5
+        scale = max(1.0, np.abs(found[key] * way).sum())
+        assert abs((found[key] * way).sum() - expected) < 1e-4 * scale, key
+
+
 def round_trip(path, folder, arrays):
     """Exported and read again, every array is as it was, under its name."""
     loaded = read_folder(path)
@@ -194,7 +230,14 @@ def test_two_towers(scan, classes, biased, tmp_path):
     pixels, ids = parity.pixels(3, 12, 12, 3), parity.tokens(3, 6, 30)
     images, texts = run_image(pixels, tree["img"], "map")[1], run_text(ids, tree["txt"])
     images, texts = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts))
-    logits = images @ texts.T * np.exp(tree["t"]) + (tree["b"] if biased else 0)
+
+    def ask(tree):
+        tree = tree["params"]
+        images, texts = run_image(pixels, tree["img"], "map")[1], run_text(ids, tree["txt"])
+        images, texts = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts))
+        return images @ texts.T * np.exp(tree["t"]) + (tree["b"] if biased else 0)
+
+    logits = ask(dict(params=tree))
     expected = dict(image_embeds=images, text_embeds=texts, logits_per_image=logits)
     for loaded in (
         read_folder(tmp_path / "model.npz"),
@@ -202,6 +245,9 @@ def test_two_towers(scan, classes, biased, tmp_path):
     ):
         found = parity.run(loaded, "contrast", dict(image=pixels, text=ids))
         parity.compare(found, expected, 1e-5)
+    if scan:
+        given = dict(image=pixels, text=ids)
+        compare_gradients(loaded, "contrast", given, "logits_per_image", arrays, ask)
 
 
 CASES = {
@@ -223,6 +269,10 @@ def test_image_tower(case, tmp_path):
     found = parity.run(loaded, "forward", dict(pixel_values=pixels.transpose(0, 3, 1, 2)))
     name = "logits" if "head" in tree else "pooled"
     parity.compare(found, {"tokens": tokens, name: pooled}, 1e-5)
+    if case == "tok with a position":
+        ask = lambda tree: run_image(pixels, tree["params"], "tok")[1]
+        given = dict(pixel_values=pixels.transpose(0, 3, 1, 2))
+        compare_gradients(loaded, "forward", given, name, arrays, ask)
 
 
 def test_names_of_older_files(tmp_path):

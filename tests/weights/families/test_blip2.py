@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from transformers import Blip2Config, Blip2ForConditionalGeneration, OPTConfig, T5Config
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    OPTConfig,
+    T5Config,
+)
 
 from tests.weights import parity
 from vlm_jax.weights.families import blip2
@@ -91,6 +97,47 @@ def test_states_on_the_way_have_names(tmp_path):
     names = ("logits", "queries", "image_tokens")
     expected = parity.outputs(model, inputs, ask, names)
     parity.compare(parity.run(parity.read_folder(tmp_path), "forward", inputs), expected, 1e-5)
+
+
+RETRIEVING = {
+    "usual": QFORMERS["usual"] | dict(num_hidden_layers=2, vocab_size=40),
+    "other": QFORMERS["other"]
+    | dict(num_hidden_layers=1, cross_attention_frequency=1)
+    | dict(vocab_size=31, max_position_embeddings=9),
+}
+
+
+@pytest.mark.parametrize("case", RETRIEVING)
+def test_retrieval(case, tmp_path):
+    """With an image token, texts begin with one for every query."""
+    queries, token = (3, 39) if case == "usual" else (4, None)
+    words = RETRIEVING[case] | dict(use_qformer_text_input=True)
+    config = Blip2Config(vision_config=VISIONS[case], qformer_config=words, text_config=OPT)
+    config.num_query_tokens, config.image_token_index = queries, token
+    config.image_text_hidden_size = 10
+    model = parity.randomise(Blip2ForImageTextRetrieval(config))
+    model.embeddings.word_embeddings.padding_idx = None  # which would keep row 0 from learning
+    ids, mask = parity.tokens(2, 7, 31), np.array([[1] * 7, [1] * 5 + [0] * 2])
+    if token is not None:
+        ids = np.concatenate([np.full((2, queries), token), ids], axis=1)
+        mask = np.concatenate([np.ones((2, queries), np.int64), mask], axis=1)
+    size = VISIONS[case]["image_size"]
+    given = dict(pixel_values=parity.pixels(2, 3, size, size), input_ids=ids, attention_mask=mask)
+    names = ("logits_per_image", "image_embeds", "text_embeds")
+    options = dict(names=names, call="contrast", gradients=case == "usual")
+    loaded = parity.check(model, given, tmp_path, **options)
+    flags = dict(use_image_text_matching_head=True)
+    ask = lambda m, i: {"logits": m(**i, **flags).logits_per_image}
+    expected = parity.outputs(model, given, ask, ("logits",))
+    parity.compare(loaded.call("forward", given, flags), expected, 1e-5)
+    if case == "other":
+        parity.compare_gradients(model, loaded, "match", given, ask, ("logits",))
+
+
+def test_count_of_the_retrieving_network():
+    qformer = dict(use_qformer_text_input=True, vocab_size=30523)
+    config = dict(model_type="blip-2", architectures=["Blip2ForImageTextRetrieval"])
+    assert count(config | dict(qformer_config=qformer)) == 1_172_032_258
 
 
 @pytest.mark.parametrize("label", COUNTS)

@@ -32,12 +32,9 @@ CLASSES = {
     ),
     LxmertForQuestionAnswering: dict(logits="question_answering_score"),
 }
-CASES = [
-    (LxmertModel, "odd depths"),
-    (LxmertForPreTraining, "odd depths"),
-    (LxmertForPreTraining, "relu, larger boxes"),
-    (LxmertForQuestionAnswering, "relu, larger boxes"),
-]
+CASES = [(kind, case) for kind in CLASSES for case in CONFIGS]
+LEARNING = [(LxmertModel, "odd depths"), (LxmertForQuestionAnswering, "relu, larger boxes")]
+"""Whose gradients are compared, too, besides those of LxmertForPreTraining, which has both."""
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:
@@ -84,7 +81,9 @@ def test_lxmert(kind, case, tmp_path):
     if kind is LxmertForPreTraining:  # which computes the scores of regions for its loss alone
         compared += tuple(f"region_{name}" for name in model.obj_predict_head.visual_losses)
         where |= dict(logits=text) | dict.fromkeys(compared[len(names) :], image)
-    parity.check(model, given, tmp_path, names=compared, theirs=ask, where=where)
+    learns = kind is LxmertForPreTraining or (kind, case) in LEARNING
+    options = dict(theirs=ask, where=where, gradients=learns)
+    parity.check(model, given, tmp_path, names=compared, **options)
 
 
 COUNTS = {

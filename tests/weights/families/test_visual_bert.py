@@ -26,12 +26,7 @@ CLASSES = {
     VisualBertForPreTraining: dict(logits="prediction_logits", score="seq_relationship_logits"),
     VisualBertForQuestionAnswering: dict(logits="logits"),
 }
-CASES = [
-    (VisualBertModel, "three types"),
-    (VisualBertForPreTraining, "wide heads"),
-    (VisualBertForQuestionAnswering, "wide heads"),
-    (VisualBertForQuestionAnswering, "three types"),
-]
+CASES = [(kind, case) for kind in CLASSES for case in CONFIGS]
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:

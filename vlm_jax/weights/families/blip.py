@@ -191,7 +191,7 @@ def forward(apply: Any, inputs: calls.Inputs, flags: Mapping) -> dict[str, Any]:
     if not has(apply, "decoder"):
         return (match if flags.get("use_itm_head", True) else contrast)(apply, inputs, flags)
     seen = see(apply, inputs)
-    outputs = calls.language(read)["forward"](apply, inputs, flags)
+    outputs = calls.language(read, padding_counts=True)["forward"](apply, inputs, flags)
     return outputs if seen is None else outputs | dict(image_tokens=seen.tokens)
 
 

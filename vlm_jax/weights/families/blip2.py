@@ -1,5 +1,6 @@
 """BLIP-2 (arXiv:2301.12597): `Blip2ForConditionalGeneration` folders, with OPT, which reads the
-queries before or within its text, or with T5, whose encoder does.
+queries before or within its text, or with T5, whose encoder does; and the folders of
+`families.blip2_retrieval`.
 """
 
 from collections.abc import Mapping
@@ -9,52 +10,29 @@ import jax.numpy as jnp
 
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, decoder_inputs, first_token, language, nhwc, text_inputs
+from vlm_jax.weights.families import blip2_retrieval as retrieval
 from vlm_jax.weights.families import opt, t5
+from vlm_jax.weights.families.qformer import (
+    QFORMER,
+    VISION,
+    qformer_fields,
+    qformer_rules,
+    vision_fields,
+    vision_rules,
+)
 from vlm_jax.weights.family import (
     TWO_TOKENS,
     TWO_WORDS,
     Config,
     Family,
     Shapes,
-    activation,
     one_of,
     picture,
     require,
     writing_tasks,
 )
-from vlm_jax.weights.rules import (
-    Rule,
-    Rules,
-    attention,
-    dense,
-    for_groups,
-    fused_attention,
-    norm,
-    patches,
-    reshaped,
-)
-
-VISION: dict[str, Any] = dict(
-    hidden_size=1408,
-    intermediate_size=6144,
-    num_hidden_layers=39,
-    num_attention_heads=16,
-    image_size=224,
-    patch_size=14,
-    hidden_act="gelu",
-    layer_norm_eps=1e-6,
-    qkv_bias=True,
-)
-QFORMER: dict[str, Any] = dict(
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    intermediate_size=3072,
-    hidden_act="gelu",
-    layer_norm_eps=1e-12,
-    cross_attention_frequency=2,
-)
-"""What a config.json that leaves a key out means by it."""
+from vlm_jax.weights.fused_calls import has
+from vlm_jax.weights.rules import Rule, Rules, dense
 
 LANGUAGE = "language_model."
 
@@ -79,41 +57,15 @@ def image_fields(config: Config) -> dict[str, Any]:
     return how | dict(memory_projection=True)
 
 
-def vision_fields(section: Config) -> dict[str, Any]:
-    """The EVA tower."""
-    return dict(
-        name="vit",
-        patch=section["patch_size"],
-        image_size=section["image_size"],
-        width=section["hidden_size"],
-        layers=section["num_hidden_layers"],
-        heads=section["num_attention_heads"],
-        mlp_width=section["intermediate_size"],
-        activation=activation(section),
-        epsilon=section["layer_norm_eps"],
-        attention=dict(bias=section["qkv_bias"]),
-        pooling="none",
-        keep_class_token=True,
-    )
-
-
-def qformer_fields(config: Config, section: Config) -> dict[str, Any]:
-    """The Q-Former as fields of `connectors.qformer.QFormer`."""
-    return dict(
-        name="qformer",
-        queries=config.get("num_query_tokens", 32),
-        width=section["hidden_size"],
-        layers=section["num_hidden_layers"],
-        heads=section["num_attention_heads"],
-        mlp_width=section["intermediate_size"],
-        cross_every=section["cross_attention_frequency"],
-        activation=activation(section),
-        epsilon=section["layer_norm_eps"],
-    )
+def retrieves(config: Config) -> bool:
+    """Whether a folder has heads for retrieval, and no language model."""
+    return retrieval.NAME in (config.get("architectures") or ())
 
 
 def model(config: Config) -> dict[str, Any]:
     """config.json as config.model."""
+    if retrieves(config):
+        return retrieval.model(config)
     vision, qformer, text = sections(config)
     eyes = dict(vision=vision_fields(vision), connector=qformer_fields(config, qformer))
     if text["model_type"] == "opt":
@@ -124,6 +76,8 @@ def model(config: Config) -> dict[str, Any]:
 
 def rules(config: Config) -> Rules:
     """The mapping table."""
+    if retrieves(config):
+        return retrieval.rules(config)
     vision, qformer, text = sections(config)
     table = [
         *vision_rules(vision),
@@ -137,66 +91,10 @@ def rules(config: Config) -> Rules:
     return [*table, *dense(projection, "language_projection"), *language]
 
 
-def vision_rules(section: Config, ours: str = "vision", theirs: str = "vision_model") -> Rules:
-    """The EVA tower, whose query, key and value are one tensor."""
-    embeddings, layers = f"{theirs}.embeddings", f"{ours}/transformer/layers"
-    each = f"{theirs}.encoder.layers.{{}}"
-    qkv = f"{each}.self_attn.qkv"
-    fused = fused_attention(
-        f"{layers}/self_attention",
-        f"{qkv}.weight",
-        f"{qkv}.bias",
-        f"{each}.self_attn.projection",
-    )
-    if not section["qkv_bias"]:
-        fused = [rule for rule in fused if rule.theirs != f"{qkv}.bias"]
-    table = reshaped((-1, section["hidden_size"]), (1, -1, section["hidden_size"]))
-    return [
-        *dense(
-            f"{ours}/patch_embedding",
-            f"{embeddings}.patch_embedding",
-            form=patches(section["patch_size"]),
-        ),
-        Rule(f"{ours}/class_token", f"{embeddings}.class_embedding"),
-        Rule(f"{ours}/position", f"{embeddings}.position_embedding", table),
-        *norm(f"{layers}/self_norm", f"{each}.layer_norm1"),
-        *fused,
-        *norm(f"{layers}/mlp_norm", f"{each}.layer_norm2"),
-        *dense(f"{layers}/mlp/up", f"{each}.mlp.fc1"),
-        *dense(f"{layers}/mlp/down", f"{each}.mlp.fc2"),
-        *norm(f"{ours}/transformer/final_norm", f"{theirs}.post_layernorm"),
-    ]
-
-
-def qformer_rules(section: Config, ours: str, theirs: str) -> Rules:
-    """The Q-Former but for its queries."""
-    each = f"{theirs}.encoder.layer.{{}}"
-    names = ("attention.query", "attention.key", "attention.value", "output.dense")
-
-    def usual(layer: str) -> Rules:
-        return [
-            *attention(f"{layer}/self_attention", f"{each}.attention", names),
-            *norm(f"{layer}/self_norm", f"{each}.attention.output.LayerNorm"),
-            *dense(f"{layer}/mlp/up", f"{each}.intermediate_query.dense"),
-            *dense(f"{layer}/mlp/down", f"{each}.output_query.dense"),
-            *norm(f"{layer}/mlp_norm", f"{each}.output_query.LayerNorm"),
-        ]
-
-    def cross(layer: str) -> Rules:
-        return [
-            *attention(f"{layer}/cross_attention", f"{each}.crossattention", names),
-            *norm(f"{layer}/cross_norm", f"{each}.crossattention.output.LayerNorm"),
-        ]
-
-    size = (section["num_hidden_layers"], section["cross_attention_frequency"])
-    return [
-        *norm(f"{ours}/queries_norm", f"{theirs}.layernorm"),
-        *for_groups(usual, cross, f"{ours}/transformer", *size),
-    ]
-
-
 def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     """A picture and two words, to read too where there is an encoder."""
+    if retrieves(config):
+        return retrieval.example(config)
     vision, _, text = sections(config)
     words = TWO_TOKENS if text["model_type"] == "opt" else TWO_WORDS | TWO_TOKENS
     return {"image": picture(vision["image_size"]), "words": words}, {"words": "generate"}
@@ -204,6 +102,8 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 def settle(config: Config, shapes: Shapes) -> Config:
     """The config with what the tensors tell of T5's output layer."""
+    if retrieves(config):
+        return config
     text = sections(config)[2]
     if text["model_type"] == "opt":
         return config
@@ -213,6 +113,8 @@ def settle(config: Config, shapes: Shapes) -> Config:
 
 def ignored(config: Config) -> tuple[str, ...]:
     """Buffers and tied copies."""
+    if retrieves(config):
+        return (r".*\.position_ids",)
     text = sections(config)[2]
     tied = (r"language_model\.lm_head\.weight",) if text["tie_word_embeddings"] else ()
     return (r".*\.position_ids", *t5.IGNORED, *tied)
@@ -235,6 +137,8 @@ def read_queries(apply: Any, inputs: Inputs, queries: Features) -> tuple[Feature
 
 def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     """logits, and the states before: image_tokens and queries."""
+    if not has(apply, "decoder"):
+        return retrieval.forward(apply, inputs, flags)
     seen, queries = look(apply, inputs)
     call = language(lambda apply, inputs: read_queries(apply, inputs, queries))["forward"]
     known = {"image_tokens": seen.tokens, "queries": queries.tokens}
@@ -265,6 +169,8 @@ def _wiring(network: Any) -> tuple[bool, int | None]:
 
 def tasks(config: Config) -> dict[str, Any]:
     """Captions without a prompt, and answers (arXiv:2301.12597, section 4.2)."""
+    if retrieves(config):
+        return {}
     text, fields = sections(config)[2], image_fields(config)
     images, shown = None, ""
     if "image_token" in fields:
@@ -286,7 +192,8 @@ BLIP2 = Family(
     model,
     rules,
     example,
-    calls={"forward": forward, "generate": generate},
+    calls={"forward": forward, "generate": generate}
+    | {"match": retrieval.match, "contrast": retrieval.contrast},
     ignored=ignored,
     settle=settle,
     tasks=tasks,

@@ -3,7 +3,8 @@
 from typing import Any
 
 from vlm_jax.weights.calls import contrast_and_tokens as contrast
-from vlm_jax.weights.family import Config, Family, activation, pair_example, square
+from vlm_jax.weights.family import Config, Family, activation, pair_example, require, square
+from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Rule, Rules, attention, dense, norm, patches, reshaped
 
 TEXT = dict(
@@ -32,10 +33,18 @@ VISION = dict(
 
 
 def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The text and vision sections with everything filled in."""
-    return TEXT | dict(config.get("text_config") or {}), VISION | dict(
-        config.get("vision_config") or {}
-    )
+    """The text and vision sections with everything filled in.
+
+    text_config_dict and vision_config_dict, in folders of the first releases, stand for whole
+    sections and win.
+    """
+    given = lambda name: config.get(f"{name}_dict") or config.get(name) or {}
+    text, vision = TEXT | dict(given("text_config")), VISION | dict(given("vision_config"))
+    if not isinstance(text["eos_token_id"], int):
+        raise WeightsError(
+            f"config.json: eos_token_id={text['eos_token_id']!r} is not supported, only one id is"
+        )
+    return text, vision
 
 
 def stack_fields(section: Config) -> dict[str, Any]:
@@ -67,6 +76,7 @@ AS_RETURNED = dict(norm_tokens=False, keep_class_token=True)
 
 def vision_fields(section: Config) -> dict[str, Any]:
     """A ViT with CLIP's class token, norm before the layers and patches without bias."""
+    require(section, num_channels=3)
     return dict(
         name="vit",
         patch=square(section, "patch_size"),

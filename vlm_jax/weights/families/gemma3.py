@@ -105,15 +105,15 @@ def ignored(config: Config) -> tuple[str, ...]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """A turn of the chat of the instruction-tuned models."""
+    """Turns of the chat of the instruction-tuned models."""
     config, _, _ = sections(config)
     count = config["mm_tokens_per_image"]
     picture = dict(name="run", token=config["image_token_index"], count=count)
-    template = (
-        "{bos}<start_of_turn>user\n\n\n<start_of_image>{picture}<end_of_image>\n\n{prompt}"
-        "<end_of_turn>\n<start_of_turn>model\n"
-    )
-    lengths = dict(length=128, question_length=256)
+    around = "\n\n<start_of_image>{picture}<end_of_image>\n\n"
+    turn = "<start_of_turn>user\n{picture}{prompt}<end_of_turn>\n<start_of_turn>model\n"
+    chat = dict(begins="{bos}", turn=turn, around=around, between="\n", ends="<end_of_turn>")
+    template = "{bos}" + turn.replace("{picture}", around)
+    lengths: Any = dict(length=128, question_length=256, chat=chat)
     prompt = "Describe this image."
     return writing_tasks(template, prompt=prompt, picture=picture, **lengths)
 

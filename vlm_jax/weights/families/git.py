@@ -120,7 +120,7 @@ GIT = Family(
     model,
     rules,
     example,
-    calls=language(read_picture),
+    calls=language(read_picture, padding_counts=True),
     ignored=ignored,
     settle=settled,
     tasks=lambda config: writing_tasks("{bos}{prompt}", length=20, question_length=40),

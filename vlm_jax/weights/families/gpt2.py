@@ -133,7 +133,7 @@ GPT2 = Family(
     model,
     rules,
     example,
-    calls=language(read),
+    calls=language(read, padding_counts=True),
     renames=((r"^(?!transformer\.|lm_head\.)", "transformer."),),
     ignored=lambda config: (
         r".*\.(attn|crossattention)\.(masked_)?bias",

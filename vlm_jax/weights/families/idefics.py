@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, decoder_inputs, language, nhwc
 from vlm_jax.weights.families import clip, llama
-from vlm_jax.weights.family import Call, Config, Family, caption_example, one_of
+from vlm_jax.weights.family import (
+    Call,
+    Config,
+    Family,
+    caption_example,
+    one_of,
+    writing_tasks,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import (
     AS_IT_IS,
@@ -216,11 +223,22 @@ def ignored(config: Config) -> tuple[str, ...]:
     return (*buffers, *heads) if sections(config)[0]["tie_word_embeddings"] else buffers
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """Captions and answers, by the prompts that IDEFICS was shown with."""
+    frame = "{<fake_token_around_image>}"
+    picture = f"{frame}{{<image>}}{frame}"
+    told = "Instruction: Provide an answer to the question. Use the image to answer.\n"
+    found = writing_tasks(f"{{bos}}{picture}{{prompt}}", question_length=96)
+    found["vqa_generation"]["template"] = f"{{bos}}{told}{picture}Question: {{prompt}} Answer:"
+    return found
+
+
 IDEFICS = Family(
     model,
     rules,
     example,
     calls={name: seeing(call) for name, call in language(read).items()},
     ignored=ignored,
-    tasks=lambda config: {"captioning": dict(length=32, prompt="")},
+    tasks=tasks,
+    image_word="<image>",
 )

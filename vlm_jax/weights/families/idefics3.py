@@ -104,15 +104,18 @@ def ignored(config: Config) -> tuple[str, ...]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """A turn of the chat of the instruction-tuned models."""
+    """Turns of the chat of the instruction-tuned models."""
     config, _, vision = sections(config)
     side = square(vision, "image_size") // square(vision, "patch_size")
     count = (side // config["scale_factor"]) ** 2
     picture = dict(name="tiles", token=config["image_token_id"], count=count)
     picture |= dict(around="<fake_token_around_image>", whole="<global-img>")
-    template = "{bos}User:{picture}{prompt}<end_of_utterance>\nAssistant:"
-    lengths = dict(length=128, question_length=256)
-    return writing_tasks(template, prompt="Describe this image.", picture=picture, **lengths)
+    turn = "User:{picture}{prompt}<end_of_utterance>\nAssistant:"
+    chat = dict(begins="{bos}", turn=turn, alone=turn.replace("{picture}", " "), between="\n")
+    chat |= dict(ends="<end_of_utterance>")
+    lengths: Any = dict(length=128, question_length=256, chat=chat)
+    prompt = "Describe this image."
+    return writing_tasks("{bos}" + turn, prompt=prompt, picture=picture, **lengths)
 
 
 IDEFICS3 = Family(model, rules, example, calls=language(read), ignored=ignored, tasks=tasks)

@@ -106,7 +106,7 @@ def ignored(config: Config) -> tuple[str, ...]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """A turn of the chat that LLaVA-1.5 was trained on."""
+    """Turns of the chat that LLaVA-1.5 was trained on."""
     config, text, vision = sections(config)
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
     whole = config["vision_feature_select_strategy"] == "full"
@@ -114,8 +114,11 @@ def tasks(config: Config) -> dict[str, Any]:
     lengths = dict(length=128, question_length=256)
     # By its number: the reference's tokenizer puts it in front of a text that it has read.
     begins = text.get("bos_token_id") or 1
-    template = f"{{{begins}}}USER: {{picture}}\n{{prompt}} ASSISTANT:"
-    return writing_tasks(template, prompt="Describe this image.", picture=picture, **lengths)
+    begins, turn = f"{{{begins}}}", "USER: {picture}{prompt} ASSISTANT:"
+    chat = dict(begins=begins, turn=turn, around="{picture}\n")
+    template = begins + turn.replace("{picture}", chat["around"])
+    prompt = "Describe this image."
+    return writing_tasks(template, prompt=prompt, picture=picture, chat=chat, **lengths)
 
 
 LLAVA = Family(

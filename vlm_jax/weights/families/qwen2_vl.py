@@ -18,6 +18,8 @@ from vlm_jax.weights.family import (
     Family,
     activation,
     caption_example,
+    one_of,
+    require,
     square,
     writing_tasks,
 )
@@ -86,7 +88,10 @@ def model(config: Config) -> dict[str, Any]:
         vision["spatial_merge_size"],
         vision["embed_dim"],
     )
-    theta = dict(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0)
+    require(vision, in_channels=3)
+    turns = dict(rope_type="default") | dict(vision.get("rope_parameters") or {})
+    theta = turns.get("rope_theta", 10_000.0)
+    one_of(turns, "rope_type", dict.fromkeys(("default", "axial")))
     one_rope, turning = rope(text)
     return dict(
         vision=dict(
@@ -246,14 +251,14 @@ def ignored(config: Config) -> tuple[str, ...]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """A turn of the chat of the instruction-tuned models, after their usual system message."""
-    template = (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        "<|im_start|>user\n<|vision_start|>{picture}<|vision_end|>{prompt}<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
+    """Turns of the chat of the instruction-tuned models, after their usual system message."""
+    begins = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    turn = "<|im_start|>user\n{picture}{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    around = "<|vision_start|>{picture}<|vision_end|>"
+    chat = dict(begins=begins, turn=turn, around=around, between="\n", ends="<|im_end|>")
+    template = begins + turn.replace("{picture}", around)
     picture = dict(name="run", token=sections(config)[0]["image_token_id"])
-    lengths = dict(length=128, question_length=256)
+    lengths: Any = dict(length=128, question_length=256, chat=chat)
     return writing_tasks(template, prompt="Describe this image.", picture=picture, **lengths)
 
 
