@@ -18,11 +18,15 @@ python launch.py --mode=predict --workdir=W --text=TEXT --images=FOLDER
     rank images for a text
 python launch.py --mode=predict --workdir=W --image=PATH --texts=FILE
     rank texts for an image
+python launch.py --mode=predict --workdir=W --audio=PATH --texts=FILE | --images=FOLDER
+    rank texts, or images, for a sound
 python launch.py --mode=predict --workdir=W --text=TEXT --out=x.png [--samples=4] [--judge=W2]
     draw what a text says, several times, best first by a dual encoder
+python launch.py --mode=chat --workdir=W [--image=PATH]
+    a conversation in the terminal: a line is a turn, /image PATH shows another picture
 python launch.py --mode=explain --workdir=W --image=PATH [--question=TEXT] [--method=NAME]
     which part of the picture, and which word, made the model say it: PNGs and a page in --out
-python launch.py --mode=predict|eval --pretrained=FOLDER ...
+python launch.py --mode=predict|eval|chat --pretrained=FOLDER ...
     the same with a published checkpoint (config.json and *.safetensors)
 python launch.py --mode=index --workdir=W [--data=FOLDER] [--memory=FOLDER] [--of=text]
     embed a data set with a finished run, into a memory that can be searched
@@ -54,15 +58,16 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, perhaps with :arguments.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, report.")
-KINDS = ["train", "eval", "predict", "index", "search", "explain", "reproduce", "plan"]
+KINDS = ["train", "eval", "predict", "chat", "index", "search", "explain", "reproduce", "plan"]
 MODE = flags.DEFINE_enum("mode", "train", KINDS, "What to do.")
 DATA = flags.DEFINE_string(
     "data", None, "eval: folder with data.jsonl to evaluate on instead of the config's sets."
 )
 IMAGE = flags.DEFINE_string(
-    "image", None, "predict: picture to caption, ask about, or find texts for."
+    "image", None, "predict: picture to caption, ask about, or find texts for. chat: shown first."
 )
 VIDEO = flags.DEFINE_string("video", None, "predict: video to caption, ask about, or sum up.")
+AUDIO = flags.DEFINE_string("audio", None, "predict: sound to rank --texts or --images for.")
 SUMMARY = flags.DEFINE_bool("summary", None, "predict: sum --video up by its key frames.")
 QUESTION = flags.DEFINE_string("question", None, "predict: question about --image or --video.")
 TEXT = flags.DEFINE_string("text", None, "predict: text to find pictures for among --images.")
@@ -71,7 +76,7 @@ TEXTS = flags.DEFINE_string(
     "texts", None, "predict: file with one text per line to rank for --image."
 )
 PRETRAINED = flags.DEFINE_string(
-    "pretrained", None, "eval, predict: a published checkpoint folder instead of a --workdir."
+    "pretrained", None, "eval, predict, chat: a published checkpoint folder instead of a --workdir."
 )
 MEMORY = flags.DEFINE_string(
     "memory", None, "index, search, eval: folder of the memory; by default WORKDIR/memory."
@@ -149,7 +154,7 @@ def main(arguments: list[str]) -> int:
 
 
 PREDICT_FLAGS = (
-    *(DATA, IMAGE, VIDEO, SUMMARY, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
+    *(DATA, IMAGE, VIDEO, AUDIO, SUMMARY, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
     *(MEMORY, OF, K, SEARCH, TOPOLOGY, JSON, METHOD, OUT, SAMPLES, JUDGE),
 )
 

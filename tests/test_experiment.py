@@ -122,6 +122,31 @@ def test_a_value_that_cannot_be_is_named_with_the_remedy(path, value, message):
         experiment.build(changed(path, value), None, source())
 
 
+HEARS = dict(name="vit", patch=4, layers=1, width=8, heads=2, mlp_width=8, image_size=(8, 20))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.audio", HEARS, "config.model.audio and config.data.audio need each other"),
+        ("data.audio", dict(seconds=0.2), "config.model.audio and config.data.audio need each"),
+        ("tasks", dict(retrieval=dict(between=("audio", "text"))), "needs config.model.audio: add"),
+    ],
+)
+def test_who_listens_has_something_to_listen_with(path, value, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.build(changed(path, value) | {"evals": {}}, None, source())
+
+
+def test_without_a_vision_encoder_no_pictures_are_read():
+    given = changed("data.audio", dict(seconds=0.2, mel=dict(bins=8)))
+    given["data"].pop("image")
+    given["model"] = {key: given["model"][key] for key in ("text", "contrast")} | {"audio": HEARS}
+    given |= dict(tasks=dict(retrieval=dict(between=("audio", "text"))), evals={})
+    read = experiment.build(given, None, source()).read
+    assert read.fit == "none" and read.listen.shape == (8, 20)
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, "two"])
 def test_texts_per_image_are_counted(count):
     with pytest.raises(ValueError, match=r"tasks\.vqa\.per_image is .* whole number of at least 1"):

@@ -4,19 +4,24 @@ import json
 import os
 import subprocess
 import sys
+import wave
 from functools import lru_cache
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import vlm_jax
 from tests import tiny
-from vlm_jax import modes, train
+from vlm_jax import experiment, modes, sharding, train
 from vlm_jax.data.images import encode_png
+from vlm_jax.data.pipeline import Loader, stack
 from vlm_jax.data.scenes import Scenes
 from vlm_jax.data.schema import DataError
+from vlm_jax.evaluate import Run
+from vlm_jax.step import initial_state
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,6 +64,64 @@ def ask(mode, folder, capsys, **options):
     """The last line that a mode prints, as JSON."""
     assert modes.MODES[mode](None, str(folder), NOTHING | options) == 0
     return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+@lru_cache(maxsize=1)
+def listener():
+    """An untrained model of pictures, texts and sounds of a fifth of a second."""
+    vit = {"name": "vit", "layers": 1, "width": 16, "class_token": False, "pooling": "mean"}
+    model = {
+        "vision": vit | {"patch": 8, "image_size": 32} | tiny.BLOCK,
+        "audio": vit | {"patch": 4, "image_size": (16, 20)} | tiny.BLOCK,
+        "text": {"name": "transformer", **tiny.TEXT},
+        "contrast": {"size": 8},
+    }
+    pair = lambda *kinds: {"name": "retrieval", "between": kinds, "length": 16}
+    scenes = {"name": "scene_sounds", "source": tiny.common.scenes("train", length=8, size=32)}
+    given = tiny.config(
+        model=model,
+        tasks={"a": pair("audio", "text"), "b": pair("audio", "image")},
+        evals={},
+        data={"train": scenes, "image": {"size": 32}, "audio": AUDIO},
+    )
+    source = experiment.source(scenes, "train")
+    setup = experiment.build(given, None, source)
+    batch = stack([Loader(source, setup.read, setup.preprocess)(0)] * 8)
+    shapes = jax.eval_shape(lambda: initial_state(setup, batch, 0))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype), shapes)
+    return vlm_jax.api.Model(Run(setup, {"params": params}, sharding.make_mesh(), 8))
+
+
+AUDIO = {"seconds": 0.2, "mel": {"bins": 16}}
+
+
+def test_sounds_are_embedded_and_rank_texts_and_pictures(tmp_path, capsys, monkeypatch):
+    model, rate = listener(), 16_000
+    tones = [np.sin(np.arange(3200) * step).astype(np.float32) for step in (0.1, 0.4)]
+    vectors = model.embed_audio([(tone, rate) for tone in tones])
+    assert vectors.shape == (2, 8) and not np.allclose(*vectors, atol=1e-2)
+    np.testing.assert_allclose(model.embed_audio((tones[1], rate)), vectors[1], atol=1e-5)
+    path = str(tmp_path / "tone.wav")
+    with wave.open(path, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(np.round(32_767 * tones[1]).astype("<i2").tobytes())
+    np.testing.assert_allclose(model.embed_audio(path), vectors[1], atol=1e-2)
+    with pytest.raises(DataError, match="no such file"):
+        model.embed_audio("absent.wav")
+    with pytest.raises(ValueError, match="give one of the two"):
+        model.rank_for_audio(path)
+    monkeypatch.setattr(modes.api, "load", lambda folder: model)
+    (tmp_path / "texts.txt").write_text("a red star\n\na blue circle\n")
+    found = ask("predict", "", capsys, audio=path, texts=str(tmp_path / "texts.txt"))["ranking"]
+    scores = {text: float(model.embed_text(text) @ vectors[1]) for text in COLOURED}
+    assert [hit["text"] for hit in found] == sorted(COLOURED, key=lambda text: -scores[text])
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    found = ask("predict", "", capsys, audio=path, images=str(tmp_path))
+    assert [hit["image"] for hit in found["ranking"]] == [str(tmp_path / "a.png")]
+
+
+COLOURED = ("a red star", "a blue circle")
 
 
 def test_predict_captions_answers_and_ranks(run, capsys):

@@ -228,10 +228,12 @@ def test_count_of_cells(capsys):
     other_inputs |= {"efficientnet_lite"}  # as a ResNet here, in five fixed sizes
     assert VISION_ENCODERS.keys() - other_inputs == {part["name"] for part in VISION.values()}
     decoders = DECODERS.keys() - {"coca"}  # which has a text encoder inside: tests/decoders
-    for table, cells in ((TEXT_ENCODERS, TEXT), (FUSIONS, FUSION), (decoders, DECODER)):
+    fusions = FUSIONS.keys() - {"qformer"}  # which reads an image by itself, too: tests/connectors
+    for table, cells in ((TEXT_ENCODERS, TEXT), (fusions, FUSION), (decoders, DECODER)):
         assert set(table) == {part["name"] for part in cells.values() if part}
     alone = {"region_labels"}  # asks the vision encoder only: there is nothing to combine it with
     alone |= {"image_tokens", "text_to_image", "flow_matching"}  # have models of their own
+    alone |= {"chat"}  # needs a decoder with memory="insert": tests/test_chat.py
     assert set(TASKS) == {objective["name"] for objective in OBJECTIVES.values()} | alone
     assert set(valid) == set(OBJECTIVES)
 

@@ -2,12 +2,11 @@
 
 import os
 import time
-
-from jaxlib.version import __version__ as _jaxlib
+from importlib.metadata import version
 
 from vlm_jax.xla_flags import with_safe_fusions
 
-os.environ["XLA_FLAGS"] = with_safe_fusions(os.environ.get("XLA_FLAGS", ""), _jaxlib)
+os.environ["XLA_FLAGS"] = with_safe_fusions(os.environ.get("XLA_FLAGS", ""), version("jaxlib"))
 
 STARTED = time.perf_counter()
 """When this package was first imported: the clock for "seconds until the first step"."""

@@ -5,25 +5,36 @@ model.caption("cat.jpg")                      # a str; a list in gives a list ou
 model.answer("cat.jpg", "what colour is it?")
 model.rank("a red circle", ["a.png", "b.png"])
 model.caption("cat.mp4")                      # by as many frames as the model was made for
+model.embed_audio("cat.wav"), model.rank_for_audio("cat.wav", images=["a.png", "b.png"])
+model.chat().say("what is this", ["cat.jpg"])  # a conversation that goes on
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from vlm_jax import checkpoint, experiment, lora, sharding, trees, workdir
+from vlm_jax.data.audio import as_audio, no_picture
 from vlm_jax.data.schema import DataError, Example, Question
 from vlm_jax.data.video_images import VideoFile, as_image
 from vlm_jax.evaluate import Run
 from vlm_jax.weights import adopt
 from vlm_jax.weights.folder import read_config
 
+if TYPE_CHECKING:
+    from vlm_jax.chat import Chat
+
 Image = Any
 """A path, encoded bytes, a PIL image, or uint8[H, W, 3]; a video as a path with the suffix of one,
 a `data.video_images.VideoFile` or uint8[F, H, W, 3], of which models of pictures see the middle.
+"""
+
+Audio = Any
+"""A path or the bytes of any file that has a sound, or (samples, rate): f32[n] in [-1, 1] or
+int16[n], and how many of them a second has; see `data.audio`.
 """
 
 
@@ -35,24 +46,43 @@ class Published(NamedTuple):
     folder: Path
 
 
+def _picture(image: Image, number: int) -> Example:
+    """A picture in memory as an example without texts."""
+    image = as_image(image)
+    key = str(image) if isinstance(image, str | Path | VideoFile) else f"picture {number}"
+    return Example(id=key, image=image, captions=[], questions=[])
+
+
+def _sound(sound: Audio, number: int) -> Example:
+    """A sound in memory as an example without a picture and texts."""
+    audio = as_audio(sound)
+    key = str(sound) if isinstance(sound, str | Path) else f"sound {number}"
+    return Example(id=key, image=no_picture, audio=audio, captions=[], questions=[])
+
+
 class Pictures:
-    """A source made of pictures in memory. texts: one question per picture, or none."""
+    """A source made of pictures in memory, or of whatever else `make(item, number)` makes an
+    example. questions: one per picture, or none.
+    """
 
     name = "your pictures"
 
-    def __init__(self, images: Sequence[Image], questions: Sequence[str] | None = None):
-        self._images, self._questions = list(images), questions
+    def __init__(
+        self,
+        images: Sequence[Image],
+        questions: Sequence[str] | None = None,
+        make: Callable[[Any, int], Example] = _picture,
+    ):
+        self._images, self._questions, self._make = list(images), questions, make
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Example:
-        image = as_image(self._images[index])
-        asked = []
+        example = self._make(self._images[index], index)
         if self._questions is not None:
-            asked = [Question(question=self._questions[index], answers=[""])]
-        key = str(image) if isinstance(image, str | Path | VideoFile) else f"picture {index}"
-        return Example(id=key, image=image, captions=[], questions=asked)
+            example["questions"] = [Question(question=self._questions[index], answers=[""])]
+        return example
 
 
 class Model:
@@ -110,6 +140,14 @@ class Model:
         )
         return answers[0] if single and isinstance(question, str) else answers
 
+    def chat(self, context: int | None = None) -> "Chat":
+        """A new conversation; see `vlm_jax.chat.Chat`. context: most tokens of it (None: as many as
+        the decoder can read).
+        """
+        from vlm_jax.chat import Chat  # late: few ask for it
+
+        return Chat(self.run, self._task("turns", "hold a conversation"), context)
+
     def embed_image(self, image: Image | list[Image]) -> np.ndarray:
         """Unit vectors f32[n, E] of pictures ([E] for a single one)."""
         self._task("text", "embed images")
@@ -138,16 +176,40 @@ class Model:
         vectors = self.run.text_embeddings(task, texts)
         return vectors[0] if isinstance(text, str) else vectors
 
+    def embed_audio(self, audio: Audio | list[Audio]) -> np.ndarray:
+        """Unit vectors f32[n, E] of sounds ([E] for a single one), by as many seconds from their
+        beginning as the model listens to.
+        """
+        if self.run.experiment.read.listen is None:
+            raise ValueError("this run cannot embed sounds: it has no config.data.audio")
+        sounds = audio if isinstance(audio, list) else [audio]
+        find = lambda run, source: dict(run.audio_embeddings(source))
+        vectors = np.stack(self._all(sounds, find, make=_sound))
+        return vectors if isinstance(audio, list) else vectors[0]
+
+    def rank_for_audio(
+        self,
+        audio: Audio,
+        *,
+        texts: Sequence[str] | None = None,
+        images: Sequence[Image] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The texts, or else the pictures, from best to worst for a sound, as {"text" or "image",
+        "index", "score"}. ValueError for both or none of them.
+        """
+        if (texts is None) == (images is None):
+            raise ValueError("rank texts for a sound, or images: give one of the two")
+        heard = self.embed_audio(audio)
+        if texts is not None:
+            return _ranking(self.embed_text(list(texts)) @ heard, "text", list(texts))
+        return _ranking(self.embed_image(list(images or ())) @ heard, "image", _names(images or ()))
+
     def rank(self, text: str, images: Sequence[Image]) -> list[dict[str, Any]]:
         """The pictures from best to worst for a text, as {"image", "index", "score"}; score is the
         cosine in [-1, 1].
         """
         scores = self.embed_image(list(images)) @ self.embed_text(text)
-        return _ranking(
-            scores,
-            "image",
-            [str(image) if isinstance(image, str | Path) else None for image in images],
-        )
+        return _ranking(scores, "image", _names(images))
 
     def rank_texts(self, image: Image, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The texts from best to worst for a picture, as {"text", "index", "score"}."""
@@ -181,14 +243,19 @@ class Model:
         )
 
     def _all(
-        self, images: list[Image], function: Any, questions: list[str] | None = None
+        self,
+        images: list[Image],
+        function: Any,
+        questions: list[str] | None = None,
+        make: Any = None,
     ) -> list[Any]:
-        """Results of `function(run, source)` for every picture; DataError names those that cannot
-        be read.
+        """Results of `function(run, source)` for every picture, or what `make` makes an example of;
+        DataError names those that cannot be read.
         """
         self._fit(len(images))
         self.run.skipped.reasons.clear()
-        found = dict(function(self.run, self._with_neighbours(Pictures(images, questions))))
+        pictures = Pictures(images, questions, make or _picture)
+        found = dict(function(self.run, self._with_neighbours(pictures)))
         if len(found) < len(images):
             raise DataError("; ".join(self.run.skipped.reasons))
         return [found[i] for i in range(len(images))]
@@ -220,6 +287,11 @@ def _listed(image: Image | list[Image]) -> tuple[list[Image], bool]:
     if isinstance(image, list | tuple):
         return list(image), False
     return [image], True
+
+
+def _names(images: Sequence[Image]) -> list[str | None]:
+    """The paths of pictures that have one."""
+    return [str(image) if isinstance(image, str | Path) else None for image in images]
 
 
 def _ranking(scores: np.ndarray, kind: str, names: Sequence[str | None]) -> list[dict[str, Any]]:

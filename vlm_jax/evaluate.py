@@ -77,13 +77,24 @@ class Run:
         alone. choices: the only texts that may be written. options: those of
         `vlm_jax.decode.Search`.
         """
+        search = self.search(length, **options)
+        choices = None if choices is None else tuple(choices)
+        ask = lambda example: {**inputs(example), **_randomness(example, seed)}
+        writer = self._writer(search, choices)
+        written = self._map(("write", search, choices), writer, source, ask)
+        return {position: self._texts(row["tokens"]) for position, row in written}
+
+    def search(self, length: int, **options: Any) -> decode.Search:
+        """How texts of at most `length` tokens are written with this run's tokenizer: none of its
+        special tokens but those that end a text. options: those of `vlm_jax.decode.Search`.
+        """
         tokenizer = self.experiment.tokenizer
         special = {tokenizer.pad, tokenizer.bos, tokenizer.mask} - {*tokenizer.ends, None}
         # Rows of the table that only round up its size stand for no token.
         vocab = self.experiment.model.decoder.vocab
         unused = range(tokenizer.size, vocab)
         special = {index for index in special if index < vocab}
-        search = kwargs.call(
+        return kwargs.call(
             decode.Search,
             options,
             "options",
@@ -92,11 +103,6 @@ class Run:
             banned=(*sorted(special), *unused),
             pad=tokenizer.pad,
         )
-        choices = None if choices is None else tuple(choices)
-        ask = lambda example: {**inputs(example), **_randomness(example, seed)}
-        writer = self._writer(search, choices)
-        written = self._map(("write", search, choices), writer, source, ask)
-        return {position: self._texts(row["tokens"]) for position, row in written}
 
     def _texts(self, tokens: np.ndarray) -> Any:
         if tokens.ndim > 1:
@@ -138,6 +144,15 @@ class Run:
         for position, row in self._map("embed_image", embed, source, lambda example: {}):
             yield position, row["embeds"]
 
+    def audio_embeddings(self, source: Source) -> Iterator[tuple[int, np.ndarray]]:
+        """(position, unit vector f32[E]) for every readable sound of the source."""
+        model = self.experiment.model
+        embed = lambda variables, batch: {
+            "embeds": model.apply(variables, batch["audio"], method="embed_audio")
+        }
+        for position, row in self._map("embed_audio", embed, source, lambda _: {}, "audio"):
+            yield position, row["embeds"]
+
     def text_embeddings(self, task: Any, texts: list[str]) -> np.ndarray:
         """Unit vectors f32[n, E] of texts, read as `task` (with a method `text`) reads them."""
         model = self.experiment.model
@@ -173,19 +188,14 @@ class Run:
             )
 
     def _map(
-        self, key: Any, function: Callable, source: Source, inputs: Inputs
+        self, key: Any, function: Callable, source: Source, inputs: Inputs, kind: str = "image"
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """(position, row of outputs) of a compiled function over a source; one batch is computed
-        while one is read.
+        """(position, row of outputs) of a compiled function over the pictures, or the sounds, of a
+        source; one batch is computed while one is read.
         """
-        if self.experiment.read.ragged and jax.process_count() > 1:
-            raise ValueError(
-                f"data.image.fit={self.experiment.read.fit!r} makes batches whose shapes depend on "
-                "their pictures, which several processes cannot share: use one"
-            )
-        loader = Loader(
-            source, self.experiment.read, {"inputs": lambda e, _: inputs(e)}, skipped=self.skipped
-        )
+        processes.check_one_shape(self.experiment.read)
+        read = self.experiment.read.only(kind)
+        loader = Loader(source, read, {"inputs": lambda e, _: inputs(e)}, skipped=self.skipped)
         compiled, waiting = self._compiled(key, function), None
         rows = sharding.own_rows(self.mesh, self.batch_size)
         for batch in eval_batches(loader, batch_size=self.batch_size, rows=rows):
@@ -266,7 +276,8 @@ def rehearse(setup: Experiment, name: str, task: str, source: Source) -> None:
 
     DataError, naming the evaluation, if none of the first hundred examples has what the task reads.
     """
-    loader = Loader(source, setup.read, {task: setup.tasks[task].preprocess})
+    read = setup.read.only(*getattr(setup.tasks[task], "between", ("image",)))
+    loader = Loader(source, read, {task: setup.tasks[task].preprocess})
     try:
         loader(0)
     except DataError as error:

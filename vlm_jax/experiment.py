@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import kwargs, models
+from vlm_jax.data.audio import AudioReader
 from vlm_jax.data.augment import Augment
 from vlm_jax.data.images import FITS
 from vlm_jax.data.packing import Packing
@@ -28,7 +29,8 @@ KEYS = (
 """Top-level keys, the same in every config."""
 
 DATA_KEYS = (
-    *("train", "image", "augment", "tokenizer", "threads", "prefetch", "on_error", "packing"),
+    *("train", "image", "audio", "augment", "tokenizer", "threads", "prefetch", "on_error"),
+    "packing",
 )
 EVAL_KEYS = (
     *("task", "data", "options"),
@@ -55,7 +57,7 @@ class Experiment:
     read: ImageReader
     packing: Packing | None = None
 
-    def units(self, examples_per_epoch: int | None) -> dict[str, int | None]:
+    def units(self, examples_per_epoch: int | None) -> dict[str, Any]:
         """What durations in examples and epochs are counted with (see `optim.to_steps`); nothing
         where rows hold as many examples as fit, so that none can be given.
         """
@@ -135,17 +137,32 @@ def build(
     in_text = any(getattr(task, "question_to", "") == "text" for task in tasks.values())
     model = _with_classes(config["model"], tasks)
     models.check(model, asks, in_text)
+    _check_towers(model, tasks)
     _check_vocabularies(model, tokenizer)
     data = config["data"]
-    augment = (
-        kwargs.call(Augment, data["augment"], "config.data.augment")
-        if data.get("augment")
-        else None
-    )
-    read = kwargs.call(ImageReader, data.get("image"), "config.data.image", augment=augment)
+    read = _reader(data, model)
     packing = _packing(data.get("packing"), tasks, per_image, read)
     parts = (tokenizer, tasks, weights, per_image, models.build(model), read, packing)
     return Experiment(config, *parts)
+
+
+def _reader(data: Mapping[str, Any], model: Mapping[str, Any]) -> ImageReader:
+    """What reads pictures and sounds, as far as there are encoders for them. ValueError for an
+    audio encoder without config.data.audio, or the reverse.
+    """
+    make = lambda kind, key: (
+        kwargs.call(kind, data[key], f"config.data.{key}") if data.get(key) else None
+    )
+    parts = {"augment": make(Augment, "augment"), "listen": make(AudioReader, "audio")}
+    if (model.get("audio") is None) != (parts["listen"] is None):
+        raise ValueError(
+            "config.model.audio and config.data.audio need each other: the one is the encoder of "
+            "sounds, the other says how they are read"
+        )
+    image = data.get("image")
+    if image is None and "name" not in model and not (model.get("vision") or model.get("decoder")):
+        image = {"size": 0, "fit": "none"}
+    return kwargs.call(ImageReader, image, "config.data.image", **parts)
 
 
 def _packing(
@@ -161,8 +178,8 @@ def _packing(
         )
     if per_image[name] > 1:
         raise ValueError(f"{where} and config.tasks.{name}.per_image exclude each other")
-    if read.fit not in FITS:
-        raise ValueError(f"{where} needs pictures of one size, not fit={read.fit!r}")
+    if read.fit not in FITS or read.pictures:
+        raise ValueError(f"{where} needs one picture an example, all of one size")
     return kwargs.call(Packing, dict(given), where, task=name)
 
 
@@ -263,6 +280,18 @@ def _with_classes(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
             )
         head = {**head, "classes": classes}
     return {**model, "classify": head}
+
+
+def _check_towers(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
+    """InvalidModel if a task compares what the model has no encoder for."""
+    towers = {"image": "vision", "audio": "audio"}
+    for name, task in tasks.items():
+        for kind in getattr(task, "between", ()):
+            part = towers.get(kind)
+            if part and "name" not in model and not model.get(part):
+                raise models.InvalidModel(
+                    f"task {name} needs config.model.{part}: add it, or drop the task"
+                )
 
 
 def _check_vocabularies(model: Mapping[str, Any], tokenizer: Tokenizer) -> None:

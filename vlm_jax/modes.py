@@ -3,6 +3,7 @@ code.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from vlm_jax import api, evaluate, experiment, processes, tables, workdir
 from vlm_jax.data import images
+from vlm_jax.data.audio import no_picture
 from vlm_jax.data.jsonl import Jsonl
+from vlm_jax.data.schema import Example
 from vlm_jax.data.video_images import VideoFile
 from vlm_jax.train import train as run_training
 
@@ -106,9 +109,16 @@ def _evaluate_pretrained(folder: str | None, options: Mapping[str, Any]) -> int:
 
 def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether any example has what the evaluation's task reads."""
-    kind = dict(config["tasks"][section["task"]] or {}).get("name", section["task"])
-    key = "questions" if kind.startswith("vqa") else "captions"
-    return any(source[i][key] for i in range(len(source)))
+    task = dict(config["tasks"][section["task"]] or {})
+    texts = "questions" if task.get("name", section["task"]).startswith("vqa") else "captions"
+    between = task.get("between") or ("image",)
+
+    def has(example: Example, kind: str) -> bool:
+        known = {"text": bool(example[texts]), "audio": "audio" in example}
+        return known.get(kind, example["image"] is not no_picture)
+
+    needed = between if "text" in between or len(between) == 2 else (*between, "text")
+    return any(all(has(source[i], kind) for kind in needed) for i in range(len(source)))
 
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
@@ -125,9 +135,10 @@ def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
         paths = images.find(options["images"])
         result = {"text": options["text"], "ranking": loaded.rank(options["text"], paths)}
     elif given == {"image", "texts"}:
-        lines = Path(options["texts"]).read_text(encoding="utf-8").splitlines()
-        texts = [line.strip() for line in lines if line.strip()]
-        result = {"image": options["image"], "ranking": loaded.rank_texts(options["image"], texts)}
+        ranking = loaded.rank_texts(options["image"], _lines(options["texts"]))
+        result = {"image": options["image"], "ranking": ranking}
+    elif given in ({"audio", "texts"}, {"audio", "images"}):
+        result = _about_audio(loaded, options)
     elif given in ({"video"}, {"video", "question"}):
         result = _about_video(loaded, options)
     elif {"video", "summary"} <= given <= {"video", "summary", "out"}:
@@ -137,11 +148,25 @@ def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     else:
         raise ValueError(
             "--mode=predict takes --image, --image with --question, --text with --images, "
-            "--image with --texts, --video, perhaps with --question or --summary, or --text with "
-            "--out"
+            "--image with --texts, --audio with --texts or --images, --video, perhaps with "
+            "--question or --summary, or --text with --out"
         )
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return 0
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file that are not blank."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _about_audio(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The lines of --texts, or the pictures of --images, from best to worst for --audio."""
+    found: dict[str, Any] = {"texts": _lines(options["texts"])} if options.get("texts") else {}
+    found = found or {"images": images.find(options["images"])}
+    ranking = loaded.rank_for_audio(options["audio"], **found)
+    return {"audio": options["audio"], "ranking": ranking}
 
 
 def _about_video(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,6 +200,15 @@ def _draw(loaded: api.Model, options: Mapping[str, Any]) -> str:
     pictures = loaded.draw(options["text"], samples=options.get("samples") or 1, judge=judge)
     workdir.atomic_write_bytes(options["out"], images.encode_png(np.concatenate(pictures, axis=1)))
     return options["out"]
+
+
+def chat(config: Any, folder: str, options: Mapping[str, Any]) -> int:
+    """A conversation: turns come from standard input, answers go to standard output."""
+    from vlm_jax.terminal import converse  # late: one mode needs it
+
+    published = options.get("pretrained")
+    loaded = api.load_pretrained(published) if published else api.load(folder)
+    return converse(loaded.chat(), sys.stdin, sys.stdout, options.get("image"))
 
 
 def index(config: Any, folder: str, options: Mapping[str, Any]) -> int:
@@ -239,6 +273,7 @@ MODES = {
     "train": train,
     "eval": evaluation,
     "predict": predict,
+    "chat": chat,
     "index": index,
     "search": search,
     "explain": explain,

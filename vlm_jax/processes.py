@@ -185,6 +185,16 @@ def check_same(config: Any) -> None:
         )
 
 
+def check_one_shape(read: Any) -> None:
+    """ValueError unless the batches that an `ImageReader` makes have one shape in all processes."""
+    if read.ragged and jax.process_count() > 1:
+        raise ValueError(
+            f"data.image.fit={read.fit!r} makes batches whose shapes depend on their pictures, "
+            "which several processes cannot share: use one, or set data.image to squares of one "
+            "size"
+        )
+
+
 def check_shared(folder: str | Path) -> None:
     """ValueError, naming the hosts, unless all processes see the same existing folder here."""
     if jax.process_count() == 1:

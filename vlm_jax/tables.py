@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-BASELINES = ("question_only", "other_image", "chance", "majority")
+BASELINES = (
+    *("question_only", "no_history", "nearest_picture", "other_image", "chance", "majority"),
+)
 """Last component of a baseline's name."""
 
 INTERVAL = ("low", "high")
@@ -23,10 +25,15 @@ COUNTS = {"n": "examples", "n_texts": "texts", "skipped": "skipped"}
 
 HEADLINES = (
     "accuracy",
+    "CER",
     "attribute_f1",
     "CIDEr-D",
     "image_to_text/R@1",
     "text_to_image/R@1",
+    "audio_to_text/R@1",
+    "text_to_audio/R@1",
+    "audio_to_image/R@1",
+    "image_to_audio/R@1",
     "masked_accuracy",
     "match_accuracy",
 )

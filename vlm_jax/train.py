@@ -61,6 +61,7 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         source = experiment.source(config["data"]["train"], "config.data.train")
         with processes.in_turn():  # the first learns vocabularies, the others read them
             setup = experiment.build(config, folder, source)
+        processes.check_one_shape(setup.read)
         sets = {
             name: experiment.source(
                 section.get("data") or config["data"]["train"], f"config.evals.{name}.data"

@@ -11,6 +11,7 @@ Letters in shapes, everywhere in this codebase:
 A batch is a nested dict of arrays. Shared by all tasks:
 
     image   uint8[B, H, W, 3]   RGB in [0, 255]; or f32[B, S, D], features computed beforehand
+    audio   uint8[B, F, W]      log-mel spectrogram of F bins and W frames (see data.audio)
     index   i32[B]              position of the example in its source
     valid   bool[B]             False on rows that only fill up the last evaluation batch
 

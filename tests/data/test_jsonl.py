@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from vlm_jax.data.audio import AudioFile
 from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.data.schema import DataError
 from vlm_jax.data.video_images import VideoFile
@@ -37,6 +38,17 @@ def test_a_line_may_name_a_video(tmp_path):
     assert Jsonl(folder(tmp_path, line))[0]["image"] == VideoFile(str(tmp_path / "c.mp4"))
 
 
+def test_a_line_may_name_a_sound_beside_a_picture_or_alone(tmp_path):
+    (tmp_path / "c.wav").write_bytes(b"only looked for, never opened")
+    alone = {"id": "2", "audio": "c.wav", "captions": ["a bark"]}
+    source = Jsonl(folder(tmp_path, GOOD | {"audio": "c.wav"}, alone))
+    sound = AudioFile(str(tmp_path / "c.wav"))
+    assert source[0]["audio"] == source[1]["audio"] == sound
+    assert source[0]["image"] == str(tmp_path / "a.png")
+    with pytest.raises(DataError, match="without a picture"):
+        source[1]["image"]()
+
+
 def test_blank_lines_carriage_returns_and_a_byte_order_mark_do_no_harm(tmp_path):
     lines = b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r", b"  \r", b"", GOOD | {"id": "2"}
     source = Jsonl(folder(tmp_path, *lines))
@@ -65,6 +77,8 @@ BAD = {
     "unknown key 'answer'; did you mean 'answers'": GOOD
     | {"id": "x", "question": "q", "answer": ["1"]},
     "no video file": {"id": "x", "video": "c.mp4", "captions": ["a"]},
+    "no audio file": GOOD | {"id": "x", "audio": "c.wav"},
+    "audio 'c/../../c.wav' leaves": GOOD | {"id": "x", "audio": "c/../../c.wav"},
     "video '/c.mp4' is absolute": {"id": "x", "video": "/c.mp4", "captions": ["a"]},
     "an image and a video": GOOD | {"id": "x", "video": "c.mp4"},
     "image must be the path": GOOD | {"id": "x", "image": 3},

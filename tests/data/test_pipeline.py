@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from vlm_jax.data.audio import AudioReader, Waveform, no_picture
 from vlm_jax.data.augment import Augment
 from vlm_jax.data.pipeline import (
     ImageReader,
@@ -295,3 +296,43 @@ def test_pictures_of_many_sizes_make_one_batch_and_texts_know_their_grids():
         ImageReader(2, fit="tiles")
     with pytest.raises(ValueError, match="fit='tile': choose one of"):
         ImageReader(2, fit="tile")
+
+
+def test_sounds_are_read_beside_pictures_or_alone():
+    source = Source(3)
+    for i in (0, 2):
+        source[i]["audio"] = Waveform(np.full(800, i / 4, np.float32), 16_000)
+    both = ImageReader(SIDE, listen=AudioReader(0.05, {"bins": 8}))
+    load = Loader(source, both, {"task": preprocess})
+    batch = next(eval_batches(load, batch_size=3))
+    assert batch["image"].shape == (3, SIDE, SIDE, 3) and batch["audio"].dtype == np.uint8
+    assert batch["audio"].shape == (3, 8, 5) and list(batch["valid"]) == [True, False, True]
+    assert "numbers, example 1: it has no sound" in load.skipped.reasons[0]
+    assert (batch["audio"][0] != batch["audio"][2]).any()
+    for i in (0, 2):
+        source[i]["image"] = no_picture
+    heard = Loader(source, both.only("audio"), {"task": preprocess})(0)
+    assert set(heard) == {"audio", "index", "task"}
+    np.testing.assert_array_equal(heard["audio"], batch["audio"][0])
+    with pytest.raises(DataError, match="a sound without a picture"):
+        Loader(source, both, {}, on_error="raise")(0)
+    assert set(Loader(Source(), both.only("image"), {})(0)) == {"image", "index"}
+
+
+def test_a_conversation_has_several_pictures_and_missing_ones_are_marked():
+    grey = lambda level: np.full((6, 4, 3), level, np.uint8)
+    example = {"id": "a", "image": grey(10), "captions": [], "questions": []}
+    both = example | {"id": "b", "pictures": [grey(10), lambda: grey(20)]}
+    read = ImageReader(size=8, pictures=2)
+    load = lambda *examples: [
+        Loader(list(examples), read, {}, "raise")(i) for i in range(len(examples))
+    ]
+    batch = stack(load(example, both))["image"]
+    assert batch["pixels"].shape == (2, 2, 8, 8, 3)
+    assert batch["tiles"].tolist() == [[True, False], [True, True]]
+    assert batch["pixels"][..., 0, 0, 0].tolist() == [[10, 0], [10, 20]]
+    with pytest.raises(DataError, match=r"3 pictures, but data\.image\.pictures=2: raise it"):
+        read.several([grey(0)] * 3, None)
+    for wrong in (dict(pictures=0), dict(pictures=2, fit="tiles", longest=16)):
+        with pytest.raises(ValueError, match="at least one picture, all of one size"):
+            ImageReader(size=8, **wrong)

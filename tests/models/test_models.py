@@ -56,11 +56,12 @@ def test_image_statistics_come_from_the_config():
 def test_the_temperature_is_clipped_and_a_zero_vector_has_a_finite_gradient():
     head = ContrastHead(3, scale=1000.0, max_scale=100.0)
     image, text = jnp.zeros((2, 4)), jnp.ones((2, 5))
-    variables = head.init(jax.random.key(0), image, text)
-    outputs = head.apply(variables, image, text)
+    variables = head.init(jax.random.key(0), {"image": image, "text": text})
+    outputs = head.apply(variables, {"image": image, "text": text})
     assert outputs["scale"] == 100 and "bias" not in outputs
     np.testing.assert_allclose(variables["params"]["logit_scale"], np.log(1000), rtol=1e-6)
-    gradient = jax.grad(lambda x: head.apply(variables, x, text)["image_embeds"].sum())(image)
+    embeds = lambda x: head.apply(variables, {"image": x})["image_embeds"]
+    gradient = jax.grad(lambda x: embeds(x).sum())(image)
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
@@ -69,7 +70,7 @@ def test_heads_answer_in_float32_whatever_they_compute_in():
     heads = [
         (ClassifierHead(5, hidden=4, dtype=jnp.bfloat16), (x[:, 0],)),
         (ReconstructionHead(6, dtype=jnp.bfloat16), (x, x[:, 0])),
-        (ContrastHead(3, bias=-10.0, dtype=jnp.bfloat16), (x[:, 0], x[:, 1])),
+        (ContrastHead(3, bias=-10.0, dtype=jnp.bfloat16), ({"image": x[:, 0], "text": x[:, 1]},)),
     ]
     for head, inputs in heads:
         outputs, variables = jax.eval_shape(

@@ -242,3 +242,49 @@ def test_a_classifiers_norm_stands_before_or_after_its_activation(place, expecte
     params = {"params": {"hidden": identity, "norm": norm, "out": identity}}
     found = head.apply(params, jnp.array([[-3.0, 5.0]]))
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
+AUDIO = dict(name="vit", patch=4, image_size=(8, 12), width=8, class_token=False, pooling="mean")
+BINS, FRAMES = 8, 12
+
+
+def hearing(seed=0):
+    """The model's own batch with sounds, for pairs of any two of image, text and sound."""
+    rng = np.random.default_rng(seed)
+    sounds = jnp.asarray(rng.integers(0, 256, (B, BINS, FRAMES)), jnp.uint8)
+    return {"audio": sounds, "image": batch()["image"], "texts": batch()["find"], "pictures": {}}
+
+
+@pytest.fixture(scope="module")
+def listener():
+    """A model with three towers, its variables full of noise, and its jitted apply."""
+    given = {name: CONFIG[name] for name in ("vision", "text", "contrast")}
+    made = models.build(given | {"audio": AUDIO | BLOCK})
+    asks = {"texts": "contrast", "pictures": "contrast"}
+    shapes = jax.eval_shape(lambda: made.init(jax.random.key(0), hearing(), asks))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype), shapes)
+    return made, variables, jax.jit(lambda inputs: made.apply(variables, inputs, asks))
+
+
+def test_sounds_join_images_and_texts_in_one_space(listener):
+    made, variables, apply = listener
+    found, other = apply(hearing()), apply(hearing(1))
+    assert set(found["texts"]) == {"image_embeds", "text_embeds", "audio_embeds", "scale", "bias"}
+    assert set(found["pictures"]) == set(found["texts"]) - {"text_embeds"}
+    sounds = found["texts"]["audio_embeds"]
+    np.testing.assert_allclose(jnp.linalg.norm(sounds, axis=-1), 1, rtol=1e-5)
+    close(found["pictures"]["audio_embeds"], sounds)
+    close(made.apply(variables, hearing()["audio"], method="embed_audio"), sounds)
+    assert not np.allclose(other["texts"]["audio_embeds"], sounds, atol=1e-2)
+    close(other["texts"]["image_embeds"], found["texts"]["image_embeds"])
+    assert variables["params"]["audio"]["patch_embedding"]["kernel"].shape == (16, 8)
+
+
+def test_a_spectrogram_is_read_as_bytes_or_numbers_and_knows_high_from_low(listener):
+    made, variables, _ = listener
+    hear = jax.jit(lambda x: made.apply(variables, x, method="embed_audio"))
+    sounds = hearing()["audio"]
+    close(hear(sounds / 127.5 - 1.0), hear(sounds))
+    for changed in (sounds[:, ::-1], sounds[:, :, ::-1]):
+        assert not np.allclose(hear(changed), hear(sounds), atol=1e-2)

@@ -254,6 +254,40 @@ def test_equal_captions_are_right_for_all_their_images():
     assert found["n_texts"] == 1 + 2 * 2 and found["text_to_image/R@1"] == 1
 
 
+def sounding(count, audio_vectors, image_vectors):
+    """Examples with sounds, and a run that knows the vectors of everything."""
+    data = source(count)
+    run = retrieval_run(data, image_vectors)
+    run.audio_embeddings = lambda source: enumerate(audio_vectors)
+    return data, run
+
+
+def test_retrieval_between_sounds_and_texts():
+    data, run = sounding(8, np.eye(8, dtype=np.float32), None)
+    options = dict(between=("audio", "text"))
+    found = evaluate("retrieval", run, data, **options)
+    assert found["audio_to_text/R@1"] == found["text_to_audio/R@1"] == 1
+    assert found["text_to_audio/R@1/chance"] == pytest.approx(1 / 8) and found["n_texts"] == 16
+    run.audio_embeddings = lambda source: enumerate(np.roll(np.eye(8), 1, axis=0))
+    assert evaluate("retrieval", run, data, **options)["audio_to_text/R@1"] == 0
+
+
+def test_retrieval_between_sounds_and_images():
+    vectors = np.eye(8, dtype=np.float32)
+    data, run = sounding(8, np.roll(vectors, 1, axis=0), vectors)
+    options = dict(between=("audio", "image"))
+    found = evaluate("retrieval", run, data, **options)
+    assert found["audio_to_image/R@1"] == found["image_to_audio/R@1"] == 0
+    assert found["audio_to_image/R@5/chance"] == pytest.approx(5 / 8)
+    assert found["n"] == 8 and "n_texts" not in found
+    for example in data:  # now each sound fits every image
+        example["content"] = "the same"
+    assert evaluate("retrieval", run, data, **options)["audio_to_image/R@1"] == 1
+    run.audio_embeddings = lambda source: []
+    with pytest.raises(DataError, match="no example with both audio and image"):
+        evaluate("retrieval", run, data, **options)
+
+
 def test_retrieval_without_captions_is_an_error():
     data = source(2)
     for example in data:

@@ -20,9 +20,10 @@ TEXT = {
 }
 
 
-@pytest.mark.parametrize("name", ["captioning", "vqa_generation"])
+@pytest.mark.parametrize("name", ["captioning", "vqa_generation", "chat"])
 def test_written_text_costs_the_mean_of_its_tokens(name):
-    task = TASKS[name](TOKENIZER, label_smoothing=0.1)
+    given = {"format": {}} if name == "chat" else {}
+    task = TASKS[name](TOKENIZER, label_smoothing=0.1, **given)
     expected = losses.masked_cross_entropy(WORDS, *TEXT.values(), label_smoothing=0.1)
     np.testing.assert_array_equal(task.loss({"logits": WORDS}, TEXT), expected)
 
@@ -48,6 +49,15 @@ def test_retrieval_chooses_its_loss_and_asks_for_the_bias_it_needs():
     expected = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
     biased = sigmoid.loss(outputs | {"bias": jnp.float32(-1.0)}, {})
     np.testing.assert_allclose(biased, expected, rtol=1e-5)
+
+
+def test_retrieval_compares_the_two_kinds_it_is_between():
+    kinds = {kind: jnp.roll(jnp.eye(2, 4), i, axis=0) for i, kind in enumerate(("image", "audio"))}
+    outputs = {f"{kind}_embeds": x for kind, x in (kinds | {"text": kinds["image"]}).items()}
+    outputs["scale"] = jnp.float32(3.0)
+    for between, right in (("image", "text"), True), (("audio", "image"), False):
+        found = TASKS["retrieval"](TOKENIZER, between=between).loss(outputs, {})
+        np.testing.assert_allclose(found, np.log1p(np.exp(-3.0)) + 3 * (not right), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["captioning", "vqa_generation"])

@@ -15,6 +15,7 @@ FIELDS = {
     "captioning": dict(length=8),
     "vqa": dict(length=6, answers=ANSWERS),
     "vqa_generation": dict(length=8, question_length=5),
+    "chat": dict(length=24, format=dict(picture=dict(name="run", token="99", count=2))),
     "retrieval": dict(length=6),
     "masked_pretraining": dict(length=6),
     "classification": dict(length=6, labels=("cat", "dog")),
@@ -58,6 +59,13 @@ def test_arrays_have_the_dtypes_and_ranks_of_the_batch_contract(name):
 def test_without_chance_two_calls_agree(name):
     first, second = (task(name).preprocess(EXAMPLE, None) for _ in range(2))
     assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_retrieval_between_sounds_and_images_reads_no_text():
+    assert task("retrieval", between=("audio", "image")).preprocess(EXAMPLE, None) == {}
+    assert set(task("retrieval", between=("audio", "text")).preprocess(EXAMPLE, None)) == {
+        *("text", "text_mask")
+    }
 
 
 @pytest.mark.parametrize("name", ["captioning", "retrieval", "masked_pretraining"])
@@ -148,6 +156,17 @@ def test_a_long_question_is_cut_alike_in_training_and_evaluation():
     assert arrays["targets_mask"].sum() == 2
 
 
+def test_a_question_that_may_not_be_cut_is_an_error_where_it_is_too_long():
+    whole = task("vqa_generation", cut=False)
+    np.testing.assert_array_equal(
+        whole.query(EXAMPLE)["tokens"], task("vqa_generation").query(EXAMPLE)["tokens"]
+    )
+    question = {"question": "what is it what is it", "answers": ["dog"]}
+    for ask in (whole.query, lambda example: whole.preprocess(example, None)):
+        with pytest.raises(DataError, match="7 tokens, more than question_length=5: shorten it"):
+            ask(EXAMPLE | {"questions": [question]})
+
+
 def test_a_question_to_the_text_encoder_leaves_the_decoder_the_answer():
     generation = task("vqa_generation", question_to="text")
     arrays, query = generation.preprocess(EXAMPLE, None), generation.query(EXAMPLE)
@@ -162,6 +181,8 @@ def test_a_question_to_the_text_encoder_leaves_the_decoder_the_answer():
     [
         ("vqa", dict(loss_name="sigmoid"), "'sigmoid': choose"),
         ("retrieval", dict(loss_name="binary"), "'binary': choose"),
+        ("retrieval", dict(between=("text", "audio")), "choose two of image, audio, text"),
+        ("retrieval", dict(between=("image", "sound")), "choose two of image, audio, text"),
         ("vqa_generation", dict(question_to="image"), "'image': choose"),
         ("vqa_generation", dict(length=5), "leaves no room for an answer"),
     ],

@@ -46,6 +46,16 @@ def test_of_two_boxes_on_one_place_the_later_counts():
     assert not arrays["region_mask"][1].any()
 
 
+def test_each_of_several_pictures_has_its_own_places():
+    found = example(([0.0, 0.0, 0.5, 0.3], {"shape": "square"}))
+    found["regions"].append({"box": [0, 0, 1, 1], "labels": {"shape": "circle"}, "picture": 2})
+    arrays = RegionLabels(TOKENIZER, KINDS, grid=4, pictures=3).preprocess(found, None)
+    alone = TASK.preprocess(found | {"regions": found["regions"][:1]}, None)
+    mask = arrays["region_mask"].reshape(2, 3, 16)
+    np.testing.assert_array_equal(mask[:, 0], alone["region_mask"])
+    assert mask[0].sum(axis=1).tolist() == [2, 0, 16] and not mask[1].any()
+
+
 def test_an_example_without_regions_is_named():
     with pytest.raises(DataError, match="example x has no regions"):
         TASK.preprocess(example(), None)

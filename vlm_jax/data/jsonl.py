@@ -5,10 +5,10 @@ One JSON object per line, in UTF-8:
     {"id": "7", "image": "7.jpg", "captions": ["a cat"], "question": "how many?", "answers": ["1"]}
 
 `image` is relative to the folder; in its place there may be a `video`, whose middle frame is what
-models of pictures see. `question` and `answers` may be left out, and so may the texts in
-`captions` where there is a question. An optional `type` belongs to the question, an optional
-`label` to the image. Several questions about one image are several lines with ids of their own.
-Other keys are ignored.
+models of pictures see, and beside it or alone an `audio`, any file that has a sound. `question` and
+`answers` may be left out, and so may the texts in `captions` where there is a question. An optional
+`type` belongs to the question, an optional `label` to the image. Several questions about one image
+are several lines with ids of their own. Other keys are ignored.
 """
 
 import difflib
@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.data.schema import DataError, Example, validate
+from vlm_jax.data.audio import AudioFile, no_picture
+from vlm_jax.data.schema import DataError, Example, inside, validate
 from vlm_jax.data.video_images import VideoFile
 
 FILE = "data.jsonl"
 """The name of the file in the folder."""
 
-_KEYS = {"id", "image", "video", "captions", "question", "answers", "type", "label"}
+_KEYS = {"id", "image", "video", "audio", "captions", "question", "answers", "type", "label"}
 _LISTED = 10  # so many of the skipped lines are described; all are counted
 
 
@@ -64,8 +65,7 @@ class Jsonl:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"position {index} is outside [0, {len(self)})")
+        inside(index, self)
         with open(self._file, "rb") as file:
             file.seek(self._offsets[index])
             return _example(file.readline(), self._folder, f"{self._file}, example {index}")
@@ -77,9 +77,9 @@ class Jsonl:
             where = f"{self._file}, line {number}"
             try:
                 example = _example(line, self._folder, where)
-                if not os.path.isfile(str(example["image"])):  # unlike Path's, never raises
-                    kind = "video" if isinstance(example["image"], VideoFile) else "image"
-                    raise DataError(f"{where}: there is no {kind} file {example['image']}")
+                for kind, file in _files(example):
+                    if not os.path.isfile(file):  # unlike Path's, never raises
+                        raise DataError(f"{where}: there is no {kind} file {file}")
                 earlier = first_line.setdefault(example["id"], number)
                 if earlier != number:
                     raise DataError(
@@ -124,10 +124,23 @@ def _example(line: bytes, folder: Path, where: str) -> Example:
         example["image"] = _path(record["image"], folder, where, "image")
     elif "video" in record:
         example["image"] = VideoFile(_path(record["video"], folder, where, "video"))
+    elif "audio" in record:
+        example["image"] = no_picture
+    if "audio" in record:
+        example["audio"] = AudioFile(_path(record["audio"], folder, where, "audio"))
     checked = validate(example, where)
     if not (checked["captions"] or question or "label" in checked):
         raise DataError(f"{where}: no caption, question or label; remove the line or add one")
     return checked
+
+
+def _files(example: Example) -> Iterator[tuple[str, str]]:
+    """What the files of an example are, and their paths."""
+    image, audio = example["image"], example.get("audio")
+    if image is not no_picture:
+        yield "video" if isinstance(image, VideoFile) else "image", str(image)
+    if audio is not None:
+        yield "audio", str(audio)
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:

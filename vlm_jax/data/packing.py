@@ -160,7 +160,7 @@ class PackedBatches(grain.IterDataset):
         threads: int,
     ):
         super().__init__()
-        self.rows, self.batch, self.threads = rows, batch, max(threads, 1)
+        self.rows, self.stacked, self.threads = rows, batch, max(threads, 1)
         self.packer = lambda row: Packer(lambda place: load(row, place), packing)
 
     def __iter__(self) -> "PackedIterator":
@@ -179,7 +179,7 @@ class PackedIterator(grain.DatasetIterator):
 
     def __next__(self) -> dict[str, Any]:
         """The next row of each packer, stacked."""
-        return self.stream.batch(list(self.pool.map(next, self.packers)))
+        return self.stream.stacked(list(self.pool.map(next, self.packers)))
 
     def get_state(self) -> dict[str, Any]:
         """What JSON can hold; see `together`."""

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from vlm_jax.data import images, sizes
+from vlm_jax.data.audio import AudioReader
 from vlm_jax.data.augment import Augment, swap_sides
 from vlm_jax.data.order import shuffled
 from vlm_jax.data.packing import PackedBatches, Packing, join
@@ -24,7 +25,7 @@ MAX_IN_A_ROW = 100
 """A source with this many broken examples next to each other is broken itself."""
 
 
-FITS = (*images.FITS, "canvas", "patches", "native", "tiles", "regions")
+FITS = (*images.FITS, "canvas", "patches", "native", "tiles", "regions", "none")
 """Ways of making pictures fit, by the `fit` of an ImageReader."""
 
 
@@ -40,10 +41,13 @@ class ImageReader:
     takes: "canvas", patches of `size` pixels, in blocks of block x block, with `shortest` and
     `longest` sides; "patches", at most `most` of them; "native", patches in blocks, between `least`
     and `most` pixels in all; "tiles" of size x size pixels, with a `longest` side, one of them
-    without `split`. "regions": no pictures are read, only features of their regions.
+    without `split`. "regions": no pictures are read, only features of their regions. "none":
+    neither, the model does not look.
 
     frames: how many are taken of a video, spread evenly; None: the one in its middle. All of them
-    are augmented alike.
+    are augmented alike. clip: with fit="native", what `sizes.clip` needs to cut them (least, most,
+    depth); None: no videos. pictures: how many an example may have, in dialogues that show several;
+    None: one. listen: how an example's sound is read; None: the model does not listen.
     """
 
     size: int
@@ -57,6 +61,9 @@ class ImageReader:
     most: int = 0
     split: bool = True
     frames: int | None = None
+    clip: Mapping[str, int] | None = None
+    pictures: int | None = None
+    listen: AudioReader | None = None
 
     def __post_init__(self):
         """ValueError for another fit, or one that lacks a number."""
@@ -67,11 +74,22 @@ class ImageReader:
         missing = [name for name in needs.get(self.fit, ()) if not getattr(self, name)]
         if missing:
             raise ValueError(f"fit={self.fit!r} needs {' and '.join(missing)}")
-        if self.frames is not None and (self.frames < 1 or self.fit not in images.FITS):
+        if self.pictures is not None and (self.pictures < 1 or self.fit not in images.FITS):
+            raise ValueError(
+                f"pictures={self.pictures} with fit={self.fit!r}: at least one picture, all of one "
+                f"size; choose one of {', '.join(images.FITS)}"
+            )
+        moving = self.fit in images.FITS or (self.fit == "native" and self.clip is not None)
+        if self.frames is not None and (self.frames < 1 or not moving):
             raise ValueError(
                 f"frames={self.frames} with fit={self.fit!r}: videos need at least one frame, all "
                 f"of one size; choose one of {', '.join(images.FITS)}"
             )
+
+    def only(self, *kinds: str) -> "ImageReader":
+        """The same for "image", "audio" or both of them alone."""
+        fit = self.fit if "image" in kinds else "none"
+        return replace(self, fit=fit, listen=self.listen if "audio" in kinds else None)
 
     @property
     def ragged(self) -> bool:
@@ -97,6 +115,19 @@ class ImageReader:
         pixels, flipped = self._augmented(images.decode(image), rng)
         return self._fitted(pixels), flipped
 
+    def several(self, shown: Sequence[Any], rng: np.random.Generator | None) -> dict[str, Any]:
+        """All pictures of an example as `VisionLanguageModel.encode_image` reads tiles: pixels
+        uint8[pictures, size, size, 3], black beyond the last, and tiles bool[pictures], which are
+        there. DataError for more than `pictures`.
+        """
+        count = self.pictures or 1
+        if len(shown) > count:
+            raise DataError(f"{len(shown)} pictures, but data.image.pictures={count}: raise it")
+        pixels = np.zeros((count, self.size, self.size, 3), np.uint8)
+        for number, image in enumerate(shown):
+            pixels[number] = self(image, rng)[0]
+        return {"pixels": pixels, "tiles": np.arange(count) < len(shown)}
+
     def _augmented(
         self, pixels: np.ndarray, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, bool]:
@@ -104,17 +135,17 @@ class ImageReader:
             return pixels, False
         return self.augment(pixels, rng)
 
-    def _video(
-        self, video: Video, rng: np.random.Generator | None, count: int
-    ) -> tuple[np.ndarray, bool]:
+    def _video(self, video: Video, rng: np.random.Generator | None, count: int) -> tuple[Any, bool]:
         seed = None if rng is None else rng.integers(2**63)
         found, flipped = [], False
         for frame in video.frames(count):
             same = None if seed is None else np.random.default_rng(seed)
             pixels, flipped = self._augmented(images.decode(frame), same)
-            found.append(self._fitted(pixels))
+            found.append(pixels if self.clip else self._fitted(pixels))
         if not found:
             raise DataError("a video without frames")
+        if self.clip:
+            return sizes.clip(found, self.size, self.block, self.method, **self.clip), flipped
         return np.stack(found), flipped
 
     def _fitted(self, pixels: np.ndarray) -> Any:
@@ -165,7 +196,9 @@ class Loader:
             raise ValueError(f'config.data.on_error={self.on_error!r}: choose "skip" or "raise"')
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """{"image": uint8[H, W, 3], "index": i32, task: {...}}. DataError as `on_error` says."""
+        """{"image": uint8[H, W, 3], "audio": uint8[bins, frames], "index": i32, task: {...}}, the
+        first two if `read` reads them. DataError as `on_error` says.
+        """
         for offset in range(min(MAX_IN_A_ROW, len(self.source))):
             position = (index + offset) % len(self.source)
             try:
@@ -191,15 +224,25 @@ class Loader:
         example = self.source[position]
         try:
             known = example.get("features")
-            image, flipped = (known, False) if known else self.read(example["image"], rng)
+            image, flipped = (known, False) if known else self._image(example, rng)
             if flipped:
                 example = mirrored(example)
             if isinstance(image, Mapping) and "grid" in image:
                 example = with_grid(example, image["grid"])
             inputs = {name: preprocess(example, rng) for name, preprocess in self.tasks.items()}
+            listen = self.read.listen
+            heard = {} if listen is None else {"audio": listen(example.get("audio"))}
         except DataError as error:
             raise DataError(f"{self.source.name}, example {example['id']}: {error}") from error
-        return {"image": image, "index": np.int32(position), **inputs}
+        seen = {} if image is None else {"image": image}
+        return {**seen, **heard, "index": np.int32(position), **inputs}
+
+    def _image(self, example: Example, rng: np.random.Generator | None) -> tuple[Any, bool]:
+        if self.read.fit == "none":
+            return None, False
+        if self.read.pictures is None:
+            return self.read(example["image"], rng)
+        return self.read.several(example.get("pictures") or [example["image"]], rng), False
 
 
 def several(preprocess: Preprocess, field: str, count: int) -> Preprocess:

@@ -18,10 +18,14 @@ from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.data.mixture import Mixture, announce
 from vlm_jax.data.moving_scenes import MovingScenes
 from vlm_jax.data.parquet import Parquet
+from vlm_jax.data.rendered_words import RenderedWords
+from vlm_jax.data.scene_dialogues import SceneDialogues
+from vlm_jax.data.scene_sounds import SceneSounds
 from vlm_jax.data.scenes import Scenes
-from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.schema import DataError, Example, Source, inside
 from vlm_jax.data.stamps import Stamps
 from vlm_jax.data.tfds_source import Tfds
+from vlm_jax.data.tones import Tones
 from vlm_jax.data.video_images import ShuffledFrames
 from vlm_jax.data.webdataset import WebDataset
 
@@ -47,7 +51,7 @@ class Subset:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Example:
-        return self._source[int(self._indices[_inside(index, len(self))])]
+        return self._source[int(self._indices[inside(index, self)])]
 
 
 class Questions:
@@ -66,7 +70,7 @@ class Questions:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Example:
-        index = _inside(index, len(self))
+        inside(index, self)
         position = int(np.searchsorted(self._ends, index, side="right"))
         example = self._source[position]
         which = index - int(self._ends[position]) + len(example["questions"])
@@ -113,6 +117,11 @@ def shuffled_frames(source: Mapping[str, Any]) -> ShuffledFrames:
     return ShuffledFrames(make_source(source))
 
 
+def scene_sounds(source: Mapping[str, Any], seed: int = 0) -> SceneSounds:
+    """Another source's config whose scenes have sounds, too."""
+    return SceneSounds(make_source(source), seed)
+
+
 def retrieved(
     source: Mapping[str, Any], memory: str | Mapping[str, Any], k: int = 4, own: bool = False
 ) -> Source:
@@ -136,6 +145,10 @@ def features(source: Mapping[str, Any], **encoders: Any) -> Source:
 SOURCES: dict[str, Callable[..., Any]] = {
     "scenes": Scenes,
     "moving_scenes": MovingScenes,
+    "scene_dialogues": SceneDialogues,
+    "scene_sounds": scene_sounds,
+    "tones": Tones,
+    "rendered_words": RenderedWords,
     "jsonl": Jsonl,
     "easy_vqa": EasyVQA,
     "emoji": Emoji,
@@ -161,12 +174,3 @@ def make_source(config: Mapping[str, Any]) -> Source:
     suggestion; DataError from the source itself.
     """
     return kwargs.build(SOURCES, config, "source")
-
-
-def _inside(index: int, length: int) -> int:
-    """The index, if it is in [0, length); IndexError otherwise, which also ends a `for` over a
-    source.
-    """
-    if not 0 <= index < length:
-        raise IndexError(f"position {index} is outside [0, {length})")
-    return index

@@ -1,6 +1,7 @@
 """Encoders: an image, or a text, in; `Features` out.
 
 Vision: (image f32[B, H, W, 3] already normalised, mask bool[B, S] | None, *, train) -> Features.
+Audio: (spectrogram f32[B, bins, frames, 1] in [-1, 1], *, train) -> Features.
 Text: (tokens i32[B, T], mask bool[B, T], *, train) -> Features.
 """
 
@@ -24,6 +25,8 @@ VISION_ENCODERS = {
     "precomputed": Precomputed,
     "regions": RegionEncoder,
 }
+
+AUDIO_ENCODERS = {"vit": ViT}
 
 TEXT_ENCODERS = {
     "bag_of_words": BagOfWords,

@@ -20,9 +20,10 @@ from vlm_jax.layers.embed import (
     sincos_2d,
 )
 from vlm_jax.layers.masks import block_mask, padding_mask
+from vlm_jax.layers.mlp import Mlp
 from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.rotary import Rotary, frequencies, rotary
-from vlm_jax.layers.transformer import NO_OPTIONS, Mlp, Options, stack
+from vlm_jax.layers.transformer import NO_OPTIONS, Options, stack
 from vlm_jax.types import Features, summary
 
 POOLINGS = ("cls", "mean", "attention", "none")
@@ -85,7 +86,8 @@ class AttentionPooling(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches of an image through a Transformer; tokens are the patches in row-major order.
+    """Patches of an image through a Transformer; tokens are the patches in row-major order. Images
+    have three channels, or one, as spectrograms, whose rows are frequencies.
 
     patch: side of a square patch in pixels. image_size: side, or height and width, in pixels of the
         images that the position embeddings are made for; for another size they are resized, as
@@ -154,7 +156,7 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image: Float[Array, "B H W 3"] | Float[Array, "B S P"],
+        image: Float[Array, "B H W C"] | Float[Array, "B S P"],
         mask: Bool[Array, "B S"] | None = None,
         *,
         shapes: Int[Array, "B 2"] | None = None,

@@ -6,7 +6,7 @@ from typing import Any
 from vlm_jax import kwargs
 from vlm_jax.connectors import CONNECTORS
 from vlm_jax.decoders import DECODERS
-from vlm_jax.encoders import TEXT_ENCODERS, VISION_ENCODERS
+from vlm_jax.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, VISION_ENCODERS
 from vlm_jax.fusion import FUSIONS
 from vlm_jax.models.flow_generator import make_flow_generator
 from vlm_jax.models.heads import HEADS
@@ -18,6 +18,7 @@ PARTS = {
     "vision": VISION_ENCODERS,
     "connector": CONNECTORS,
     "text": TEXT_ENCODERS,
+    "audio": AUDIO_ENCODERS,
     "fusion": FUSIONS,
     "decoder": DECODERS,
 }
@@ -54,7 +55,7 @@ UNEMBEDDING = ("causal_lm",)
 TOWERS = ("coca",)
 """Decoders with a text encoder of their own."""
 
-MIXING = ("coattention", "cross_modal")
+MIXING = ("coattention", "cross_modal", "qformer")
 """Fusions in which every word also sees every other word."""
 
 

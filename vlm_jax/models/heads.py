@@ -16,7 +16,8 @@ from vlm_jax.layers.norms import make_norm
 
 
 class ContrastHead(nn.Module):
-    """Projects image and text summaries to unit vectors of one space, with a learned temperature.
+    """Projects summaries of images, texts and sounds to unit vectors of one space, with a learned
+    temperature.
 
     size: E. scale: initial inverse temperature; None for a temperature of 1. bias: initial logit
     bias (sigmoid loss), or None for none. max_scale: the inverse temperature is clipped here (CLIP,
@@ -30,46 +31,39 @@ class ContrastHead(nn.Module):
     scale: float | None = 1 / 0.07
     bias: float | None = None
     max_scale: float = 100.0
-    project: tuple[str, ...] = ("image", "text")
+    project: tuple[str, ...] = ("image", "text", "audio")
     project_bias: bool = False
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        """Two projections and two scalars, as far as they are wanted."""
+        """Projections and two scalars, as far as they are wanted."""
         self.drop = nn.Dropout(self.dropout)
-        if "image" in self.project:
-            self.image = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
-        if "text" in self.project:
-            self.text = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
+        for kind in self.project:  # one that is never called has no parameters
+            dense = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
+            setattr(self, kind, dense)
         if self.scale is not None:
             initial = nn.initializers.constant(math.log(self.scale))
             self.logit_scale = self.param("logit_scale", initial, ())
         if self.bias is not None:
             self.logit_bias = self.param("logit_bias", nn.initializers.constant(self.bias), ())
 
-    def embed_image(self, pooled: Float[Array, "B D"]) -> Float[Array, "B E"]:
-        """Unit vectors of images."""
-        return _unit(self.image(pooled) if "image" in self.project else pooled)
+    def embed(self, kind: str, pooled: Float[Array, "B D"]) -> Float[Array, "B E"]:
+        """Unit vectors of a kind: "image", "text" or "audio"."""
+        return _unit(getattr(self, kind)(pooled) if kind in self.project else pooled)
 
-    def embed_text(self, pooled: Float[Array, "B D"]) -> Float[Array, "B E"]:
-        """Unit vectors of texts."""
-        return _unit(self.text(pooled) if "text" in self.project else pooled)
-
-    def __call__(
-        self, image: Float[Array, "B C"], text: Float[Array, "B D"], *, train: bool = False
-    ) -> dict[str, Array]:
-        """Unit vectors image_embeds and text_embeds f32[B, E]; scale f32[]; perhaps bias f32[]."""
-        image = self.drop(image, deterministic=not train)
+    def __call__(self, pooled: Mapping[str, Array], *, train: bool = False) -> dict[str, Array]:
+        """Unit vectors f32[B, E] of summaries f32[B, ...] by their kind: image_embeds, text_embeds,
+        audio_embeds; scale f32[]; perhaps bias f32[].
+        """
         scale = jnp.ones(())
         if self.scale is not None:
             scale = jnp.minimum(jnp.exp(self.logit_scale), self.max_scale)
-        outputs = {
-            "image_embeds": self.embed_image(image),
-            "text_embeds": self.embed_text(text),
-            "scale": scale,
-        }
-        return outputs | ({} if self.bias is None else {"bias": self.logit_bias})
+        outputs = {"scale": scale} | ({} if self.bias is None else {"bias": self.logit_bias})
+        for kind, x in pooled.items():
+            x = self.drop(x, deterministic=not train) if kind == "image" else x
+            outputs[f"{kind}_embeds"] = self.embed(kind, x)
+        return outputs
 
 
 def _unit(x: Float[Array, "B E"]) -> Float[Array, "B E"]:

@@ -1,8 +1,8 @@
 """The one wiring: encoder -> Features -> fusion -> Features -> decoder or head.
 
 Which parts exist, and which objective asks for what, is the config's business. A captioner has a
-vision encoder and a decoder; a dual encoder two encoders and a contrast head; a fusion encoder all
-of them. Several objectives over one model share one pass of the vision encoder.
+vision encoder and a decoder; a dual encoder two encoders, or three, and a contrast head; a fusion
+encoder all of them. Several objectives over one model share one pass of the vision encoder.
 """
 
 from collections.abc import Mapping
@@ -34,6 +34,7 @@ class VisionLanguageModel(nn.Module):
     vision: Part = None
     connector: Part = None
     text: Part = None
+    audio: Part = None
     fusion: Part = None
     decoder: Part = None
     contrast_head: Part = None
@@ -47,8 +48,8 @@ class VisionLanguageModel(nn.Module):
     def __call__(
         self, batch: Batch, asks: Mapping[str, str], *, train: bool = False
     ) -> dict[str, dict[str, Any]]:
-        """Outputs for each task in `asks` = {task name: method of this class}, from batch["image"]
-        and batch[task].
+        """Outputs for each task in `asks` = {task name: method of this class}, from batch["image"],
+        batch["audio"] and batch[task], as far as they are there.
 
         batch[task] may have several rows per image: of n times as many rows as images, rows
         i * n to i * n + n - 1 belong to image i. Where batch[task] has segments, a row of
@@ -60,9 +61,12 @@ class VisionLanguageModel(nn.Module):
                 if any("segments" in batch[task] for task in asks):
                     image = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), image)
                 visual = self.encode_image(image, train=train)
-            outputs = {}
+            heard, outputs = {}, {}
+            if "audio" in batch:
+                heard = {"heard": self.encode_audio(batch["audio"], train=train)}
             for task, ask in asks.items():
-                outputs[task] = getattr(self, ask)(visual, batch[task], train=train)
+                given = heard if ask == "contrast" else {}
+                outputs[task] = getattr(self, ask)(visual, batch[task], **given, train=train)
             return outputs
 
     def encode_image(
@@ -104,7 +108,13 @@ class VisionLanguageModel(nn.Module):
         )
         x = ((x.astype(jnp.float32) / 255.0 - mean) / std).reshape(image.shape)
         frames = getattr(self.vision, "frames", 1) if image.ndim == 3 else 1
-        return jnp.tile(x, frames) if frames > 1 else x
+        alone = frames > 1 and image.shape[-1] == 3 * self.vision.patch**2
+        return jnp.tile(x, frames) if alone else x
+
+    def encode_audio(self, audio: Array, *, train: bool = False) -> Features:
+        """Features of uint8[B, bins, frames] spectrograms (see data.audio), or f32 in [-1, 1]."""
+        x = audio / 127.5 - 1.0 if audio.dtype == jnp.uint8 else audio
+        return self.audio(x.astype(jnp.float32)[..., None], train=train)
 
     def encode_text(
         self, inputs: Mapping[str, Array], context: Features | None = None, *, train: bool = False
@@ -141,19 +151,34 @@ class VisionLanguageModel(nn.Module):
 
     def embed_image(self, image: Array | Mapping) -> Float[Array, "B E"]:
         """Unit vectors of images in the shared space."""
-        return self.contrast_head.embed_image(summary(self.encode_image(image)))
+        return self.contrast_head.embed("image", summary(self.encode_image(image)))
 
     def embed_text(self, inputs: Mapping[str, Array]) -> Float[Array, "B E"]:
         """Unit vectors of texts in the shared space."""
-        return self.contrast_head.embed_text(summary(self.encode_text(inputs)))
+        return self.contrast_head.embed("text", summary(self.encode_text(inputs)))
+
+    def embed_audio(self, audio: Array) -> Float[Array, "B E"]:
+        """Unit vectors of sounds in the shared space."""
+        return self.contrast_head.embed("audio", summary(self.encode_audio(audio)))
 
     def contrast(
-        self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
+        self,
+        visual: Features | None,
+        inputs: Mapping[str, Array],
+        *,
+        heard: Features | None = None,
+        train: bool = False,
     ) -> dict[str, Array]:
-        """image_embeds, text_embeds f32[B, E], scale and perhaps bias."""
-        assert visual is not None
-        text = summary(self.encode_text(inputs, train=train))
-        return self.contrast_head(summary(visual), text, train=train)
+        """image_embeds, text_embeds, audio_embeds f32[B, E] of what is given; scale, perhaps
+        bias.
+        """
+        text = self.encode_text(inputs, train=train) if inputs else None
+        if getattr(self.fusion, "reads_text", False):  # each by itself (BLIP-2)
+            visual = visual if visual is None else self.fusion(visual, None, train=train)
+            text = text if text is None else self.fusion(None, text, train=train)
+        given = {"image": visual, "text": text, "audio": heard}
+        pooled = {kind: summary(x) for kind, x in given.items() if x is not None}
+        return self.contrast_head(pooled, train=train)
 
     def classify(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False

@@ -24,8 +24,11 @@ def evaluation_program(
     """
     run = evaluate.Run(setup, {}, mesh, rows)
 
-    def found(key: Any, function: Callable, source: Any, inputs: Callable) -> Any:
-        loader = Loader(source, setup.read, {"inputs": lambda example, _: inputs(example)}, "raise")
+    def found(
+        key: Any, function: Callable, source: Any, inputs: Callable, kind: str = "image"
+    ) -> Any:
+        read = setup.read.only(kind)
+        loader = Loader(source, read, {"inputs": lambda example, _: inputs(example)}, "raise")
         raise _Found(function, stack([loader(0)] * rows))
 
     run._map = found

@@ -28,10 +28,13 @@ def stand_in(config: Mapping[str, Any]) -> dict[str, Any]:
     Names of tokens that only a published tokenizer knows become [UNK], numbers of answers or
     classes become lists of so many.
     """
-    data = {**config["data"], "train": SCENES, "tokenizer": {"name": "word", "examples": 64}}
+    scenes = lambda options: SCENES | options
+    if config["data"].get("audio"):
+        scenes = lambda options: {"name": "scene_sounds", "source": SCENES | options}
+    data = {**config["data"], "train": scenes({}), "tokenizer": {"name": "word", "examples": 64}}
     tasks = {name: _task(config, dict(given or {})) for name, given in config["tasks"].items()}
     evals = {
-        name: {**section, "data": SCENES | {"split": "test", "length": 8}}
+        name: {**section, "data": scenes({"split": "test", "length": 8})}
         for name, section in dict(config.get("evals") or {}).items()
     }
     return {**config, "data": data, "tasks": tasks, "evals": evals, "init": None}

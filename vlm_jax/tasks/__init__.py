@@ -7,6 +7,7 @@ time ("captions" or "questions"; None if only one).
 """
 
 from vlm_jax.tasks.captioning import Captioning
+from vlm_jax.tasks.chat import Chat
 from vlm_jax.tasks.classification import Classification
 from vlm_jax.tasks.flow_matching import FlowMatching
 from vlm_jax.tasks.image_tokens import ImageTokens
@@ -20,6 +21,7 @@ TASKS = {
     "captioning": Captioning,
     "vqa": VqaClassification,
     "vqa_generation": VqaGeneration,
+    "chat": Chat,
     "retrieval": Retrieval,
     "masked_pretraining": MaskedPretraining,
     "classification": Classification,
@@ -33,6 +35,7 @@ Task = (
     Captioning
     | VqaClassification
     | VqaGeneration
+    | Chat
     | Retrieval
     | MaskedPretraining
     | Classification

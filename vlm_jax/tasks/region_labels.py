@@ -24,11 +24,13 @@ class RegionLabels:
 
     kinds: kind of label to its words, as in example["regions"]; config.model.regions.classes has
     the same kinds, each with the number of its words. grid: rows and columns of the image tokens.
+    pictures: how many an example has (see `data.pipeline.ImageReader`), grid * grid tokens each.
     """
 
     tokenizer: Tokenizer
     kinds: Mapping[str, tuple[str, ...]]
     grid: int
+    pictures: int = 1
     head: ClassVar[str] = "label_regions"
     texts: ClassVar[str | None] = None
 
@@ -39,13 +41,14 @@ class RegionLabels:
         regions = example.get("regions")
         if not regions:
             raise DataError(f"example {example['id']} has no regions, whose labels are learned")
-        shape = (len(self.kinds), self.grid, self.grid)
+        shape = (len(self.kinds), self.pictures, self.grid, self.grid)
         labels, known = np.zeros(shape, np.int32), np.zeros(shape, bool)
         centres = (np.arange(self.grid) + 0.5) / self.grid
         for region in regions:
             x0, y0, x1, y1 = region["box"]
             rows, columns = (centres >= y0) & (centres < y1), (centres >= x0) & (centres < x1)
-            inside = rows[:, None] & columns[None]
+            inside = np.zeros(shape[1:], bool)
+            inside[region.get("picture", 0)] = rows[:, None] & columns[None]
             for number, (kind, words) in enumerate(self.kinds.items()):
                 if region["labels"].get(kind) in words:
                     labels[number][inside] = words.index(region["labels"][kind])

@@ -1,5 +1,5 @@
-"""Retrieval: bring an image and its texts together in one space; scored by recall and ranks in both
-directions.
+"""Retrieval: bring two of image, text and sound together in one space; scored by recall and ranks
+in both directions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,13 @@ from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
-from vlm_jax.metrics.recall import transposed_positives
+from vlm_jax.metrics.recall import positives_of_groups, transposed_positives
 from vlm_jax.tokenizers import Tokenizer
 
 CHUNK = 1024
 """Images that meet as many texts at a time in the loss of a large batch."""
+
+KINDS = ("image", "audio", "text")
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,35 @@ class Retrieval:
     """length: tokens per text. loss_name: "softmax" (CLIP, arXiv:2103.00020) or "sigmoid" (SigLIP,
     arXiv:2303.15343). chunk: at most so many images meet so many texts at a time in the loss, whose
     memory is then linear in the batch; None for all at once, up to 4,096 rows, and 1,024 beyond.
+    between: the two of KINDS that are brought together, "text" last if it is one; several such
+    tasks share one space (arXiv:2305.05665).
     """
 
     tokenizer: Tokenizer
     length: int = 32
     loss_name: str = "softmax"
     chunk: int | None = None
+    between: tuple[str, str] = ("image", "text")
     head: ClassVar[str] = "contrast"
     texts: ClassVar[str | None] = None
 
     def __post_init__(self):
-        """ValueError for another loss_name."""
+        """ValueError for another loss_name or pair."""
         if self.loss_name not in ("softmax", "sigmoid"):
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
+        known = len({*self.between}) == len(self.between) == 2 and {*self.between} <= {*KINDS}
+        if not known or self.between[0] == "text":
+            raise ValueError(
+                f"between={self.between}: choose two of {', '.join(KINDS)}, in this order if one "
+                "is text"
+            )
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption (the first without rng), or what an encoder made of it beforehand;
-        DataError if the example has none.
+        DataError if the example has none. Nothing, if no texts are looked for.
         """
+        if "text" not in self.between:
+            return {}
         captions = example["captions"]
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which retrieval learns from")
@@ -56,7 +69,8 @@ class Retrieval:
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]. ValueError for the sigmoid loss of a model without logit bias."""
-        image, text, scale = (outputs[name] for name in ("image_embeds", "text_embeds", "scale"))
+        image, text = (outputs[f"{kind}_embeds"] for kind in self.between)
+        scale = outputs["scale"]
         if self.loss_name == "softmax":
             return contrastive_softmax(image, text, scale, chunk=self._chunk(len(image)))
         if "bias" not in outputs:
@@ -75,40 +89,68 @@ class Retrieval:
     def evaluate(
         self, run: Any, source: Source, train: Source | None = None, *, captions: int | None = None
     ) -> Iterator[tuple[str, float | metrics.Score]]:
-        """Recall and ranks over all images and the first `captions` captions of each (None: all).
+        """Recall and ranks over all images and the first `captions` captions of each (None: all),
+        or the same of sounds; or over pairs of images and sounds.
 
-        Equal captions count for all images that carry them. Chance is what a random order would
-        score.
+        Equal captions count for all images that carry them, images and sounds of equal `content`
+        for each other. Chance is what a random order would score.
         """
         examples = [source[i] for i in range(len(source))]
-        found = dict(run.image_embeddings(source))  # without broken images
-        images = {i: vector for i, vector in found.items() if examples[i]["captions"]}
-        shown = [examples[i] for i in images]
-        texts = list(
-            dict.fromkeys(text for example in shown for text in example["captions"][:captions])
-        )
-        if not texts:
-            raise DataError(f"{source.name} has no captions to retrieve")
-        column = {text: number for number, text in enumerate(texts)}
-        positives = [
-            sorted({column[text] for text in example["captions"][:captions]}) for example in shown
-        ]
-        image_embeds, text_embeds = (
-            np.stack(list(images.values())),
-            run.text_embeddings(_known(shown) or self, texts),
-        )
-        run.save_predictions(_top_hits(shown, texts, positives, image_embeds, text_embeds))
-        yield from metrics.retrieval_scores(image_embeds, text_embeds, positives).items()
-        for k in (1, 5, 10):
-            chance = [_chance(len(right), len(texts), k) for right in positives]
-            yield f"image_to_text/R@{k}/chance", float(np.mean(chance))
-            chance = [
-                _chance(len(right), len(shown), k)
-                for right in transposed_positives(positives, len(texts))
-            ]
-            yield f"text_to_image/R@{k}/chance", float(np.mean(chance))
+        first, second = self.between
+        found = self._embeddings(run, source, first)
+        if second == "text":
+            found = {i: vector for i, vector in found.items() if examples[i]["captions"]}
+            shown = [examples[i] for i in found]
+            texts, positives = _captions(shown, captions)
+            if not texts:
+                raise DataError(f"{source.name} has no captions to retrieve")
+            others = run.text_embeddings(_known(shown) or self, texts)
+        else:
+            partners = self._embeddings(run, source, second)
+            found = {i: vector for i, vector in found.items() if i in partners}
+            shown, texts = [examples[i] for i in found], None
+            if not shown:
+                raise DataError(f"{source.name} has no example with both {first} and {second}")
+            others = np.stack([partners[i] for i in found])
+            contents = [example.get("content", example["id"]) for example in shown]
+            positives = positives_of_groups(contents, contents)
+        vectors = np.stack(list(found.values()))
+        run.save_predictions(_top_hits(shown, texts, positives, vectors, others))
+        scores = metrics.retrieval_scores(vectors, others, positives, kinds=self.between)
+        yield from scores.items()
+        yield from _chances(self.between, positives, len(others))
         yield "n", float(len(shown))
-        yield "n_texts", float(len(texts))
+        if texts:
+            yield "n_texts", float(len(texts))
+
+    def _embeddings(self, run: Any, source: Source, kind: str) -> dict[int, np.ndarray]:
+        """Vectors by position, without broken examples."""
+        return dict(
+            run.audio_embeddings(source) if kind == "audio" else run.image_embeddings(source)
+        )
+
+
+def _captions(shown: Sequence[Example], count: int | None) -> tuple[list[str], list[list[int]]]:
+    """All different captions, the first `count` of each example, and which are whose."""
+    texts = list(dict.fromkeys(text for example in shown for text in example["captions"][:count]))
+    column = {text: number for number, text in enumerate(texts)}
+    return texts, [
+        sorted({column[text] for text in example["captions"][:count]}) for example in shown
+    ]
+
+
+def _chances(
+    between: tuple[str, str], positives: Sequence[Sequence[int]], others: int
+) -> Iterator[tuple[str, float]]:
+    """Recalls of random orders, in both directions."""
+    first, second = between
+    backward = transposed_positives(positives, others)
+    ways = {f"{first}_to_{second}": (positives, others)}
+    ways[f"{second}_to_{first}"] = (backward, len(positives))
+    for way, (right, candidates) in ways.items():
+        for k in (1, 5, 10):
+            chances = [_chance(len(one), candidates, k) for one in right]
+            yield f"{way}/R@{k}/chance", float(np.mean(chances))
 
 
 @dataclass(frozen=True)
@@ -138,23 +180,20 @@ def _chance(right: int, candidates: int, k: int) -> float:
 
 def _top_hits(
     shown: Sequence[Example],
-    texts: Sequence[str],
+    texts: Sequence[str] | None,
     positives: Sequence[Sequence[int]],
     image_embeds: np.ndarray,
     text_embeds: np.ndarray,
     hits: int = 5,
 ) -> list[dict[str, Any]]:
-    """For each image one of its texts, and the images that come first for that text."""
+    """For each image one of its texts, and the images that come first for that text; without
+    texts, those that come first for its sound.
+    """
     rows = []
     for example, right in zip(shown, positives, strict=True):
         order = np.argsort(-(image_embeds @ text_embeds[right[0]]), kind="stable")[:hits]
         found = [shown[i]["id"] for i in order]
-        rows.append(
-            {
-                "id": example["id"],
-                "captions": example["captions"],
-                "text": texts[right[0]],
-                "hits": found,
-            }
-        )
+        text = example.get("content", "") if texts is None else texts[right[0]]
+        row = {"id": example["id"], "captions": example["captions"], "text": text, "hits": found}
+        rows.append(row)
     return rows

@@ -13,9 +13,11 @@ from vlm_jax import metrics
 from vlm_jax.data.picture_words import with_picture
 from vlm_jax.data.schema import DataError, Example, Question, Source
 from vlm_jax.data.sources import flatten_questions
-from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, encoder_text
+from vlm_jax.data.text import TEMPLATE, Arrays, decoder_prompt, decoder_text, encoder_text, fill
 from vlm_jax.losses import binary_cross_entropy, softmax_cross_entropy, written_cross_entropy
+from vlm_jax.metrics.character_errors import character_errors
 from vlm_jax.metrics.vqa_accuracy import vqa_accuracy_score
+from vlm_jax.tasks.nearest_picture import nearest_answers
 from vlm_jax.tasks.retrieved import neighbours
 from vlm_jax.tokenizers import Tokenizer
 
@@ -101,12 +103,16 @@ class VqaGeneration:
 
     question_to: "decoder", the question is the prefix of what the decoder reads (PaliGemma, GIT),
     or "text", it goes through the text encoder and the fusion (BLIP). question_length: tokens of
-    the question and of all that the template puts around it; a longer one loses its end. length:
+    the question and of all that the template puts around it; a longer one loses its end, or is an
+    error with cut=False. length:
     tokens that the decoder reads, question included if it is there. blocked: words whose scores the
     loss computes at a time, for large vocabularies (None: all). template: how question and
     special tokens are arranged for the decoder, see `data.text.fill`; text_template: the same for
     the text encoder. picture: what stands for the picture where the template says "{picture}", see
-    `data.picture_words.with_picture`; it is in addition to both lengths.
+    `data.picture_words.with_picture`; it is in addition to both lengths. characters: score the
+    character error rate too, of answers that are read off the picture. nearest: with how many
+    training pictures evaluation compares pixels, for one more baseline (0: without it), see
+    `tasks.nearest_picture`.
     """
 
     tokenizer: Tokenizer
@@ -118,6 +124,9 @@ class VqaGeneration:
     template: str = TEMPLATE
     text_template: str | None = None
     picture: Mapping[str, Any] | None = None
+    characters: bool = False
+    nearest: int = 0
+    cut: bool = True
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "questions"
 
@@ -152,13 +161,25 @@ class VqaGeneration:
         """
         if self.question_to == "decoder":
             given = (self.template, self.picture, self.tokenizer, example)
-            return question, {}, *with_picture(*given)
+            template, shown = with_picture(*given)
+            if not self.cut:
+                self._check(question, len(fill(self.tokenizer, template, question)) - shown)
+            return question, {}, template, shown
         template, shown = self.text_template, 0
         if template is not None:
             template, shown = with_picture(template, self.picture, self.tokenizer, example)
         length = self.question_length + shown
         texts = encoder_text(self.tokenizer, question, length, template)
         return "", texts, self.template, 0
+
+    def _check(self, question: str, count: int) -> None:
+        """DataError for a question of more tokens than question_length."""
+        if count > self.question_length:
+            raise DataError(
+                f"the question {question!r} makes {count} tokens, more than "
+                f"question_length={self.question_length}: shorten it, or raise question_length and "
+                "length of the task and train again"
+            )
 
     def _answer_length(self) -> int:
         """Most tokens of an answer, so that the decoder reads no more than in training."""
@@ -178,7 +199,8 @@ class VqaGeneration:
         self, run: Any, source: Source, train: Source | None = None, **options: Any
     ) -> Iterator[tuple[str, float | metrics.Score]]:
         """VQA accuracy over every question once, by question type, beside blind baselines."""
-        yield from evaluate_answers(self, run, source, train, options)
+        scored = (self.characters, self.nearest)
+        yield from evaluate_answers(self, run, source, train, options, *scored)
 
 
 def pick_question(example: Example, rng: np.random.Generator | None) -> Question:
@@ -195,9 +217,13 @@ def evaluate_answers(
     source: Source,
     train: Source | None,
     options: Mapping,
+    characters: bool = False,
+    nearest: int = 0,
 ) -> Iterator[tuple[str, float | metrics.Score]]:
-    """VQA accuracy of a task's answers, overall and by question type, with the same for baselines
-    that see no image.
+    """VQA accuracy of a task's answers, overall and by question type, with the same for baselines:
+    one that sees no image and, if `nearest` is above 0, the nearest of as many training pictures.
+
+    characters: the character error rate, "CER", beside every accuracy.
     """
     flat = flatten_questions(source)
     asked = [flat[i] for i in range(len(flat))]
@@ -209,11 +235,16 @@ def evaluate_answers(
         ]
     )
     questions = {i: asked[i]["questions"][0] for i in given}
-    yield from _accuracies(given, questions, "")
+    yield from accuracies(given, questions, "", characters)
     commonest = [Counter(q["answers"]).most_common(1)[0][0] for q in questions.values()]
     yield from class_scores(commonest, list(given.values()))
     if train is not None:
-        yield from _accuracies(_blind(questions, train), questions, "/question_only")
+        blind = blind_answers(questions, train)
+        yield from accuracies(blind, questions, "/question_only", characters)
+    if train is not None and nearest:
+        shown = {i: asked[i] for i in given}
+        near = nearest_answers(run.experiment.read, shown, train, nearest)
+        yield from accuracies(near, questions, "/nearest_picture", characters)
     yield "n", float(len(questions))
 
 
@@ -228,21 +259,35 @@ def class_scores(true: Sequence[str], given: Sequence[str]) -> Iterator[tuple[st
         yield name, scores[name]
 
 
-def _accuracies(
-    given: Mapping[int, str], questions: Mapping[int, Question], suffix: str
+def accuracies(
+    given: Mapping[Any, str],
+    questions: Mapping[Any, Question],
+    suffix: str,
+    characters: bool = False,
 ) -> Iterator[tuple[str, float | metrics.Score]]:
-    """Mean VQA accuracy in [0, 1], overall and per question type."""
-    asked = questions.items()
-    scores = np.array([vqa_accuracy_score(given[i], question["answers"]) for i, question in asked])
+    """Mean VQA accuracy in [0, 1], overall and per question type, and with `characters` the
+    character error rate. given, questions: by position.
+    """
+    answers = {i: question["answers"] for i, question in questions.items()}
+    given = {i: given[i] for i in answers}
+    right = np.array([vqa_accuracy_score(given[i], answers[i]) for i in answers])
+    columns = {"accuracy": (right, np.ones_like(right))}
+    if characters:
+        columns["CER"] = character_errors(given, answers)
     kinds = np.array([question.get("type", "") for question in questions.values()])
-    measures = [metrics.mean_of(f"accuracy{suffix}", scores)]
-    for kind in dict.fromkeys(kinds[kinds != ""].tolist()):
-        here = kinds == kind
-        measures.append(metrics.mean_of(f"accuracy/type/{kind}{suffix}", scores * here, here))
+    measures = []
+    for name, (sums, counts) in columns.items():
+        measures.append(metrics.mean_of(name + suffix, sums, counts))
+        for kind in dict.fromkeys(kinds[kinds != ""].tolist()):
+            here = kinds == kind
+            of_kind = f"{name}/type/{kind}{suffix}"
+            measures.append(metrics.mean_of(of_kind, sums * here, counts * here))
     yield from metrics.score(measures).items()
 
 
-def _blind(questions: Mapping[int, Question], train: Source, limit: int = 20_000) -> dict[int, str]:
+def blind_answers(
+    questions: Mapping[Any, Question], train: Source, limit: int = 20_000
+) -> dict[Any, str]:
     """The commonest training answer to the same question, else to its first three, two, one or no
     words.
     """
