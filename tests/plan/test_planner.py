@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -45,6 +46,20 @@ def test_a_plan_for_fake_devices_knows_everything():
     assert found.constraints > 0
     assert not found.warnings
     assert found.roofline.seconds > 0
+
+
+def test_evaluations_that_differ_in_their_data_alone_are_compiled_once(monkeypatch):
+    given = config()
+    one = given["evals"]["captions"]
+    given["evals"] = {"seen": one, "unseen": one, "wider": one | {"options": {"beams": 3}}}
+    mesh = sharding.make_mesh(given["mesh"], planner.devices_of("cpu:8"))
+    setup, program, _ = planner._programs(synthetic.stand_in(given), mesh)
+    compiled, memory = [], Memory(1.0, 2.0, 3.0, 0.0)
+    made = SimpleNamespace(memory=memory)
+    monkeypatch.setattr(planner, "compile_for", lambda *given: compiled.append(given) or made)
+    found = planner._evaluations(setup, program)
+    assert found.keys() == {"seen", "unseen", "wider"} and len(compiled) == 2
+    assert found["seen"] == found["unseen"] and found["seen"].arguments > 1
 
 
 def test_the_compiler_of_tpus_agrees_about_what_a_chip_holds():

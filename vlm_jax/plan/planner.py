@@ -185,7 +185,7 @@ def _total(config: Mapping[str, Any]) -> int | None:
 
 def _evaluations(setup: experiment.Experiment, program: Program) -> dict[str, Memory]:
     """Memory of each evaluation, with the rest of the state, which stays where it is meanwhile."""
-    found, state = {}, program.placed
+    found, known, state = {}, {}, program.placed
     variables = variables_of(state)
     idle = bytes_per_device(state) - bytes_per_device(variables)
     for name, section in dict(setup.config.get("evals") or {}).items():
@@ -195,7 +195,13 @@ def _evaluations(setup: experiment.Experiment, program: Program) -> dict[str, Me
             continue
         function, example = made
         batch = batch_of(program.mesh, example, setup.config["batch_size"])
-        memory = compile_for(program.mesh, jax.jit(function), variables, batch).memory
+        # Several data sets are often evaluated in one way, which is compiled once.
+        options = sorted(dict(section.get("options") or {}).items())
+        same = (section["task"], repr(options), repr(batch))
+        if same not in known:
+            compiled = compile_for(program.mesh, jax.jit(function), variables, batch)
+            known[same] = compiled.memory
+        memory = known[same]
         found[name] = memory._replace(arguments=memory.arguments + idle / GIB)
     return found
 
