@@ -26,7 +26,8 @@ HEAD = """\
 The share of maps whose hottest point lies on the object that a word or an answer is about, of cases
 that the model got right; in brackets 95 % bootstrap intervals. A method is worth something above
 the centre of a random object, and if it fails on random parameters. Each section was written by the
-command in it, which replaces that section alone.
+command in it, which replaces that section alone. quickstart is a run of configs/quickstart.py,
+quickstart_vit one of configs/quickstart.py:vision=vit.
 """
 
 
