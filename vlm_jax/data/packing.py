@@ -194,10 +194,8 @@ class PackedIterator(grain.DatasetIterator):
 
 def together(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The state of all rows, from the states of the iterators of several processes, which each of
-    them, or of any other number, can go on from. Without packing all states are one and the same.
+    them, or of any other number, can go on from.
     """
-    if "lanes" not in states[0]:
-        return dict(states[0])
     return {"lanes": {row: lane for state in states for row, lane in state["lanes"].items()}}
 
 

@@ -123,7 +123,7 @@ def make_plan(config: Mapping[str, Any], topology: str, evals: bool = True) -> P
         roofline=None if step.computations is None else roofline(*roofs),
         constraints=step.constraints,
         compile_seconds=step.seconds,
-        total_steps=_total(config),
+        total_steps=_total(config, setup),
         layout=sharding.rule_table(mesh, program.shapes["params"], config.get("mesh")),
         evals=_evaluations(setup, program) if evals else {},
         warnings=_warnings(step, mesh, config["batch_size"]),
@@ -174,13 +174,12 @@ def _parameters(program: Program) -> dict[str, int]:
     return {"parameters": total, "trained": sum(trained), "per_device": sum(shares)}
 
 
-def _total(config: Mapping[str, Any]) -> int | None:
+def _total(config: Mapping[str, Any], setup: experiment.Experiment) -> int | None:
     """Steps of the whole schedule; None if it counts epochs of a data set of unknown size."""
     known = examples_per_epoch(config["data"]["train"])
     if config.get("total_epochs") is not None and known is None:
         return None
-    units = {"batch_size": config["batch_size"], "examples_per_epoch": known}
-    return optim.to_steps(config, "total", **units)
+    return optim.to_steps(config, "total", **setup.units(known))
 
 
 def _evaluations(setup: experiment.Experiment, program: Program) -> dict[str, Memory]:

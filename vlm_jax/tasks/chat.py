@@ -2,7 +2,6 @@
 later, written one after the other.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from vlm_jax.data.text import Arrays, pad, teacher_forcing
 from vlm_jax.data.turns import MARK, Format, marks
 from vlm_jax.losses import written_cross_entropy
 from vlm_jax.metrics.vqa_accuracy import vqa_accuracy_score
-from vlm_jax.tasks.vqa import accuracies, blind_answers
+from vlm_jax.tasks.vqa import accuracies, blind_answers, commonest_answer
 from vlm_jax.tokenizers import Tokenizer
 
 
@@ -52,7 +51,7 @@ class Chat:
         ids: list[int] = []
         own: list[bool] = []
         for said, question in self._said(example):
-            answer = self.turns.answered(self.tokenizer, _commonest(question))
+            answer = self.turns.answered(self.tokenizer, commonest_answer(question))
             if len(ids) + len(said) + len(answer) > self.length + 1:
                 break
             ids += [*said, *answer]
@@ -73,7 +72,7 @@ class Chat:
         for said, question in self._said(example):
             ids += said
             if question is not example["questions"][-1]:
-                ids += self.turns.answered(self.tokenizer, _commonest(question))
+                ids += self.turns.answered(self.tokenizer, commonest_answer(question))
         if len(ids) > self.length:
             raise DataError(
                 f"example {example['id']}: {len(ids)} tokens of conversation do not fit "
@@ -213,7 +212,3 @@ def _by_group(
             if mine:
                 name = f"{group}/accuracy{suffix}" if group else f"turns/accuracy{suffix}"
                 yield from metrics.score([metrics.mean_of(name, np.array(right))]).items()
-
-
-def _commonest(question: Question) -> str:
-    return Counter(question["answers"]).most_common(1)[0][0]

@@ -47,9 +47,11 @@ def draw_and_judge(
         own, other = _verdicts(pictures, wanted), _verdicts(np.roll(pictures, -1, axis=0), wanted)
         for row, right in zip(rows, own["right"], strict=True):
             row["right"] = bool(right)
+        measures = []
         for name in JUDGED:
-            yield from _score(f"drawn_{name}", own[name])
-            yield from _score(f"drawn_{name}/other_text", other[name])
+            measures.append(metrics.mean_of(f"drawn_{name}", own[name]))
+            measures.append(metrics.mean_of(f"drawn_{name}/other_text", other[name]))
+        yield from metrics.score(measures).items()
     keep(run, rows, pictures)
 
 
@@ -73,7 +75,3 @@ def keep(run: Any, rows: Sequence[Mapping[str, Any]], pictures: np.ndarray) -> N
 def _verdicts(pictures: np.ndarray, wanted: Sequence[Wanted]) -> dict[str, np.ndarray]:
     found = [judge(*pair) for pair in zip(pictures, wanted, strict=True)]
     return {name: np.array([getattr(one, name) for one in found], float) for name in JUDGED}
-
-
-def _score(name: str, each: np.ndarray) -> Iterator[tuple[str, metrics.Score]]:
-    yield from metrics.score([metrics.mean_of(name, each)]).items()

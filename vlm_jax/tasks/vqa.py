@@ -143,7 +143,7 @@ class VqaGeneration:
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random question (the first without rng) and its commonest answer."""
         question = pick_question(example, rng)
-        answer = Counter(question["answers"]).most_common(1)[0][0]
+        answer = commonest_answer(question)
         prompt, texts, template, shown = self._question(question["question"], example)
         lengths = (self.length + shown, self.question_length + shown)
         return texts | decoder_text(self.tokenizer, prompt, answer, *lengths, template=template)
@@ -236,7 +236,7 @@ def evaluate_answers(
     )
     questions = {i: asked[i]["questions"][0] for i in given}
     yield from accuracies(given, questions, "", characters)
-    commonest = [Counter(q["answers"]).most_common(1)[0][0] for q in questions.values()]
+    commonest = [commonest_answer(question) for question in questions.values()]
     yield from class_scores(commonest, list(given.values()))
     if train is not None:
         blind = blind_answers(questions, train)
@@ -285,6 +285,11 @@ def accuracies(
     yield from metrics.score(measures).items()
 
 
+def commonest_answer(question: Question) -> str:
+    """The one that most annotators gave, the first of equally common ones."""
+    return Counter(question["answers"]).most_common(1)[0][0]
+
+
 def blind_answers(
     questions: Mapping[Any, Question], train: Source, limit: int = 20_000
 ) -> dict[Any, str]:
@@ -294,7 +299,7 @@ def blind_answers(
     counts: dict[tuple[str, ...], Counter] = {}
     for i in range(min(limit, len(train))):
         for question in train[i]["questions"]:
-            answer = Counter(question["answers"]).most_common(1)[0][0]
+            answer = commonest_answer(question)
             for key in _backoff(question["question"]):
                 counts.setdefault(key, Counter())[answer] += 1
     best = {key: counter.most_common(1)[0][0] for key, counter in counts.items()}
