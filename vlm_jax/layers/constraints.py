@@ -8,6 +8,7 @@ device grows with the number of devices.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,11 +46,22 @@ def constrain(x: Array, *axes: Axes) -> Array:
     sizes = axis_sizes()
     if math.prod(sizes.values()) == 1:
         return x
-    wanted = axes + (None,) * (x.ndim - len(axes))
-    spec = [_fitting(size, names, sizes) for size, names in zip(x.shape, wanted, strict=True)]
-    if spec and spec[0] is None and any(sizes.get(name, 1) > 1 for name in wanted[0] or ()):
+    spec = layout(x.shape, *axes)
+    if axes and axes[0] and spec[0] is None and any(sizes.get(name, 1) > 1 for name in axes[0]):
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def layout(shape: Sequence[int], *axes: Axes) -> PartitionSpec:
+    """Dimensions of an array of this shape split over these axes, as far as they divide them."""
+    return PartitionSpec(*_split(shape, axes))
+
+
+def share(shape: Sequence[int], *axes: Axes) -> tuple[int, ...]:
+    """Shape of the part of such an array that one device holds."""
+    sizes = axis_sizes()
+    parts = (math.prod(sizes[name] for name in names or ()) for names in _split(shape, axes))
+    return tuple(size // count for size, count in zip(shape, parts, strict=True))
 
 
 def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
@@ -78,6 +90,13 @@ def platform() -> str:
     """
     mesh: Any = jax.sharding.get_abstract_mesh()
     return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+
+
+def _split(shape: Sequence[int], axes: Sequence[Axes]) -> list[Axes]:
+    """For every dimension the axes that split it."""
+    sizes = axis_sizes()
+    wanted = (*axes, *[None] * (len(shape) - len(axes)))
+    return [_fitting(size, names, sizes) for size, names in zip(shape, wanted, strict=True)]
 
 
 def _fitting(size: int, names: Axes, sizes: dict[str, int]) -> Axes:
