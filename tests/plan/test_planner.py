@@ -138,7 +138,7 @@ def test_the_mode_says_by_its_exit_code_whether_it_fits(monkeypatch, capsys):
 def test_without_constraints_the_plan_warns():
     mesh = sharding.make_mesh(None, jax.devices()[:8])
     step = planner.Compiled(Memory(0.1, 0.1, 0.0), 1.0, 0, None)
-    assert "no activation is told where to live" in planner._warnings(step, mesh, 512)[0]
+    assert "no activation is told where to live" in planner._warnings(step, mesh, 512, {})[0]
 
 
 def test_arrays_with_the_rows_of_all_chips_are_named():
@@ -146,8 +146,10 @@ def test_arrays_with_the_rows_of_all_chips_are_named():
     line = "%a = bf16[512,256,4304]{2,1,0} add(%p, %p)"
     program = hlo.parse(f"ENTRY %main (p: f32[]) -> f32[] {{\n  {line}\n}}")
     step = planner.Compiled(Memory(0.1, 0.1, 0.0), 1.0, 9, program)
-    (warning,) = planner._warnings(step, mesh, 512)
+    (warning,) = planner._warnings(step, mesh, 512, {"w": jax.ShapeDtypeStruct((768,), "f4")})
     assert "bf16[512, 256, 4304] of 1.05 GiB with all 512 rows" in warning
+    as_wide = {"w": jax.ShapeDtypeStruct((768, 512), "f4")}  # activations are as wide
+    assert not planner._warnings(step, mesh, 512, as_wide)
 
 
 @pytest.mark.parametrize(

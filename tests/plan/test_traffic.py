@@ -37,6 +37,14 @@ ROW, STACK, NUMBER = 64 * 4, 27 * 64 * 4, 4
         (["%c = f32[27,64]{1,0:S(1)} copy(%p)"], STACK),  # into the core's own memory
         (["%d = f32[1,64]{1,0} dynamic-slice(%p, %i, %i)"], 2 * ROW),
         (
+            ["%d = (f32[27,64]{1,0:S(1)}, f32[27,64]{1,0}, u32[]{:S(2)}) copy-start(%p)"],
+            STACK,  # ahead of time, onto the core
+        ),
+        (
+            ["%d = ((f32[27,64]{1,0}), f32[1,64]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%p)"],
+            ROW,
+        ),
+        (
             ["%r = f32[1,64]{1,0} copy(%q)", "%e = f32[27,64]{1,0} dynamic-update-slice(%p, %r)"],
             3 * ROW,
         ),

@@ -126,7 +126,7 @@ def make_plan(config: Mapping[str, Any], topology: str, evals: bool = True) -> P
         total_steps=_total(config, setup),
         layout=sharding.rule_table(mesh, program.shapes["params"], config.get("mesh")),
         evals=_evaluations(setup, program) if evals else {},
-        warnings=_warnings(step, mesh, config["batch_size"]),
+        warnings=_warnings(step, mesh, config["batch_size"], program.shapes["params"]),
     )
 
 
@@ -205,16 +205,21 @@ def _evaluations(setup: experiment.Experiment, program: Program) -> dict[str, Me
     return found
 
 
-def _warnings(step: Compiled, mesh: jax.sharding.Mesh, batch_size: int) -> tuple[str, ...]:
-    """What makes the memory of a device grow with the number of devices."""
+def _warnings(
+    step: Compiled, mesh: jax.sharding.Mesh, batch_size: int, params: trees.Tree
+) -> tuple[str, ...]:
+    """What makes the memory of a device grow with the number of devices.
+
+    A batch as large as a dimension of a parameter tells nothing: arrays of both look alike.
+    """
     found = []
     if mesh.devices.size > 1 and not step.constraints:
         found.append(
             "no activation is told where to live: the layout of the parameters will spread to "
             "activations, whose memory then grows with the number of chips"
         )
-    shards = sharding.batch_shards(mesh)
-    if step.computations is not None and shards > 1:
+    told = not any(batch_size in leaf.shape for leaf in jax.tree.leaves(params))
+    if step.computations is not None and sharding.batch_shards(mesh) > 1 and told:
         size, kind, shape = largest_with(step.computations, batch_size)
         if size > GROWING:
             found.append(

@@ -57,6 +57,12 @@ def _moved(
     operands = [_here(types.get(name, "")) for name in instruction.operands]
     result = _here(instruction.type)
     kind = instruction.kind
+    if kind == "copy-start":  # its type repeats the operand; either may be on the chip's core
+        return result
+    if kind == "slice-start":  # of what its type repeats, the slice alone is read
+        name, shape, layout = hlo.arrays(instruction.type)[len(operands)]
+        part = f"{name}[{','.join(map(str, shape))}]"
+        return hlo.size(part) + (0.0 if ELSEWHERE.search(layout) else hlo.size(part))
     if kind.endswith("-start"):  # its type repeats the operands
         return max(sum(operands), result - sum(operands)) + sum(operands)
     if kind in SLICES:
