@@ -24,7 +24,7 @@ def follow(state, token):
     return (state * 31 + token * 7 + 1) % STATES
 
 
-def decoder(tokens, memory, cache, *, mask=None, prefix=None):
+def decoder(tokens, memory, cache, *, mask=None, prefix=None, after=None):
     """The model as our searches see it, hypotheses side by side: K tokens are K branches."""
     state = cache["hypotheses"]["state"][0]  # [B, K]
     logits = jnp.asarray(table())
@@ -36,13 +36,14 @@ def decoder(tokens, memory, cache, *, mask=None, prefix=None):
         state = jnp.where(real[:, None], follow(state, token[:, None]), state)
         every.append(logits[state])
     cache = {"hypotheses": {"state": state[None]}}
-    return jnp.concatenate(every, axis=1), cache
+    logits = jnp.concatenate(every, axis=1)
+    return jnp.take_along_axis(logits, after[:, None, None], axis=1), cache
 
 
-def rows_decoder(tokens, memory, cache, *, mask=None, prefix=None):
+def rows_decoder(tokens, memory, cache, *, mask=None, prefix=None, after=None):
     """The same with a row for each hypothesis, [B * K, 1]."""
     moved, state = {"hypotheses": {"state": cache["state"][..., None]}}, cache["state"]
-    logits, moved = decoder(tokens, memory, moved, mask=mask)
+    logits, moved = decoder(tokens, memory, moved, mask=mask, after=after)
     return logits, {"state": moved["hypotheses"]["state"][..., 0], "memory": state}
 
 

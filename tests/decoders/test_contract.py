@@ -93,6 +93,9 @@ def test_cached_steps_equal_the_full_forward(name, side):
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a.dtype == b.dtype, filled, cache)))
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(logits[row][mask[row]], expected[row, :length], atol=1e-5)
+    last = jnp.max(jnp.where(mask, jnp.arange(4)[None], 0), axis=1)
+    alone, _ = apply(prompt, MEMORY, cache, mask=mask, prefix=prefix, after=last)
+    np.testing.assert_allclose(alone[:, 0], logits[np.arange(B), last], atol=1e-6)
     for extra in range(3):
         at = jnp.array(lengths)[:, None] + extra
         logits, filled = apply(jnp.take_along_axis(TOKENS, at, 1), None, filled)

@@ -28,9 +28,8 @@ def read_on(
     slots must be free.
     """
     before, real = cache["slot"][0, 0], jnp.sum(mask, dtype=jnp.int32)
-    logits, cache = decoder(tokens, memory, cache, mask=mask)
-    last = jnp.take_along_axis(logits, (real - 1)[None, None, None], axis=1)[:, 0]
-    return last, rewind(cache, before + real)
+    logits, cache = decoder(tokens, memory, cache, mask=mask, after=(real - 1)[None])
+    return logits[:, 0], rewind(cache, before + real)
 
 
 def continued(

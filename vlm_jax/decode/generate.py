@@ -30,9 +30,9 @@ def generate(
 ) -> Generated:
     """Continue the prompts, which may be padded on either side, with a decoder of this codebase.
 
-    decoder: `(tokens, memory, cache, *, mask, prefix) -> (logits, cache)`, parameters included,
-    such as `partial(model.apply, variables)`; init_cache: its `init_cache`. prefix: see decoders.
-    limit, keys, trie: see `decode.Request`.
+    decoder: `(tokens, memory, cache, *, mask, prefix, after) -> (logits, cache)`, parameters
+    included, such as `partial(model.apply, variables)`; init_cache: its `init_cache`. prefix: see
+    decoders. limit, keys, trie: see `decode.Request`.
 
     Every row needs at least one real prompt token. ValueError for a prompt that is too long (by
     init_cache), for tokens that the vocabulary lacks and for a search that is given too little.
@@ -42,12 +42,11 @@ def generate(
     # One token each even without a step: the loop is compiled all the same.
     extra = (search.hypotheses - 1) * steps if steps else search.hypotheses
     cache = init_cache(memory, prompt.shape[1] + steps, extra)
-    logits, cache = decoder(prompt, memory, cache, mask=prompt_mask, prefix=prefix)
-    check_vocabulary(search, logits.shape[-1])
     last = jnp.max(jnp.where(prompt_mask, jnp.arange(prompt.shape[1])[None], 0), axis=1)  # [B]
-    logits = jnp.take_along_axis(logits, last[:, None, None], axis=1)[:, 0]  # [B, V]
+    logits, cache = decoder(prompt, memory, cache, mask=prompt_mask, prefix=prefix, after=last)
+    check_vocabulary(search, logits.shape[-1])
     kind = beam_search if search.beams > 1 else write
-    found = kind(logits, cache, partial(read_side_by_side, decoder), search, request)
+    found = kind(logits[:, 0], cache, partial(read_side_by_side, decoder), search, request)
     return jax.tree.map(
         lambda x: x[:, 0] if search.n_best is None else x[:, : search.n_best], found
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.decoders.output_layer import at
 from vlm_jax.layers.constraints import BATCH, constrain, look_up
 from vlm_jax.layers.masks import zero_padding
 from vlm_jax.types import Cache, Features, summary
@@ -72,8 +73,8 @@ class AttendingLstm(nn.Module):
         memory: Features | None,
         cache: Cache | None = None,
         **given: Any,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
-        """Logits after each token; given: mask, prefix (not used) and train, as in `look`."""
+    ) -> tuple[Float[Array, "B _ V"], Cache | None]:
+        """Logits; given: mask, prefix (not used), after and train, as in `look`."""
         logits, cache, _ = self.look(tokens, memory, cache, **given)
         return logits, cache
 
@@ -86,8 +87,9 @@ class AttendingLstm(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
+        after: Int[Array, " B"] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T V"], Cache | None, Float[Array, "B T S"]]:
+    ) -> tuple[Float[Array, "B _ V"], Cache | None, Float[Array, "B T S"]]:
         """Logits after each token, the cache, and which image tokens each token looked at: weights
         that sum to 1 over S. ValueError without memory, unless the cache already knows it.
         """
@@ -111,7 +113,7 @@ class AttendingLstm(nn.Module):
             + dense(self.width, "deep_hidden")(hidden)
             + dense(self.width, "deep_context")(context)
         )
-        logits = dense(self.vocab, "logits")(drop(deep)).astype(jnp.float32)
+        logits = dense(self.vocab, "logits")(drop(at(deep, after))).astype(jnp.float32)
         if cache is not None:
             cache = jax.tree.map(lambda leaf: leaf[None], {"carry": carry, "memory": seen})
         return logits, cache, weights.astype(jnp.float32)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from vlm_jax.decoders.output_layer import output_layer
+from vlm_jax.decoders.output_layer import at, output_layer
 from vlm_jax.layers.cache import Placement, both_ways, empty_slots, merge, take, without
 from vlm_jax.layers.embed import RelativePositions, TokenEmbedding, insert
 from vlm_jax.layers.masks import latest_image_mask, padding_mask, window_mask, zero_padding
@@ -117,6 +117,7 @@ class CausalLM(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, "B *T"] | None = None,
+        after: Int[Array, " B"] | None = None,
         words: Float[Array, "own D"] | None = None,
         sees: Bool[Array, "B T S"] | None = None,
         causal: bool = False,
@@ -124,16 +125,15 @@ class CausalLM(nn.Module):
         positions: Int[Array, "B L"] | None = None,
         later: bool = False,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T V"] | Unembedding, Cache | None]:
-        """Logits after each token.
+    ) -> tuple[Float[Array, "B _ V"] | Unembedding, Cache | None]:
+        """Logits after each token, or after those of `after`.
 
-        words: token vectors of another module (T5), or None. sees: which memory tokens each token
-        attends to, given with the memory (None: see there); later ones do as the last does. causal:
-        nothing is read in both directions. prefix: how many of the first real tokens are prompt
-        (None: none), given like memory on the first call. segments: of memory (where it stands
-        before the text) and text, see layers.packing; prefix is then given for every token.
-        positions: likewise, in place of counting. later: return what logits are computed from.
-        ValueError for an unknown option, or if memory and text exceed max_length.
+        words: token vectors of another module (T5). sees: which memory tokens each token attends
+        to, given with the memory; later ones do as the last does. causal: nothing is read in both
+        directions. prefix: how many of the first real tokens are prompt (None: none). segments: of
+        memory (where it stands before the text) and text, see layers.packing; prefix is then given
+        for every token. positions: likewise, in place of counting. later: return what logits are
+        computed from. ValueError for an unknown option, or if memory and text exceed max_length.
         """
         self._check()
         text_real = jnp.ones(tokens.shape, bool) if mask is None else mask
@@ -158,7 +158,7 @@ class CausalLM(nn.Module):
             **context,
         )
         cache = self._cache(states, _last_seen(context, text_real), slots | ahead, apart)
-        return output_layer(self, x[:, -tokens.shape[1] :], embed, words, later), cache
+        return output_layer(self, at(x[:, -tokens.shape[1] :], after), embed, words, later), cache
 
     def init_cache(
         self, memory: Features | None, length: int, extra: int = 0, batch: int | None = None

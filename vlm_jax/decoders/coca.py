@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.decoders.output_layer import at
 from vlm_jax.layers.cache import empty_slots, merge, place, take, without
 from vlm_jax.layers.embed import TokenEmbedding
 from vlm_jax.layers.masks import causal_mask, padding_mask, zero_padding
@@ -78,8 +79,9 @@ class CoCaDecoder(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
+        after: Int[Array, " B"] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+    ) -> tuple[Float[Array, "B _ V"], Cache | None]:
         """Logits after each token; prefix changes nothing, as all is read from left to right.
 
         ValueError without memory and cache, or for more than max_length tokens.
@@ -92,7 +94,7 @@ class CoCaDecoder(nn.Module):
             x, _ = self.unimodal(x, mask=causal & padding_mask(_seen(real)), train=train)
             begun = jnp.cumsum(real, axis=1) > 0
             x, _ = self.fused(x, mask=causal & padding_mask(begun), train=train, **context)
-            return self.logits(x).astype(jnp.float32), None
+            return self.logits(at(x, after)).astype(jnp.float32), None
         placement, slots = place(real, cache)
         own = {name: cache[name] for name in ("unimodal", "fused")}
         states = merge(own, take(cache["memory"], "cross"))
@@ -103,7 +105,7 @@ class CoCaDecoder(nn.Module):
         found = {"unimodal": first, "fused": second}
         known = {"mask": context["context_mask"][:, 0, 0][None]}
         cache = {**without(found, "cross"), **slots, "memory": merge(take(found, "cross"), known)}
-        return self.logits(x).astype(jnp.float32), cache
+        return self.logits(at(x, after)).astype(jnp.float32), cache
 
     def init_cache(self, memory: Features, length: int, extra: int = 0) -> Cache:
         """Zeros for this memory and `length` text tokens, and `extra` slots for more hypotheses.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.decoders.output_layer import at
 from vlm_jax.layers.constraints import look_up
 from vlm_jax.layers.recurrent import Recurrent
 from vlm_jax.types import Cache, Features, summary
@@ -35,8 +36,9 @@ class LstmMerge(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
+        after: Int[Array, " B"] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+    ) -> tuple[Float[Array, "B _ V"], Cache | None]:
         """Logits after each token, equal to running the network on each prefix; prefix is not used.
 
         ValueError without memory, unless the cache already knows it.
@@ -58,7 +60,7 @@ class LstmMerge(nn.Module):
         hidden, carry = Recurrent(self.width, dtype=self.dtype, name="lstm")(
             x, real, carry
         )  # [B, T, D]
-        merged = nn.relu(dense(self.width, "merged")(image[:, None] + hidden))
+        merged = nn.relu(dense(self.width, "merged")(image[:, None] + at(hidden, after)))
         logits = dense(self.vocab, "logits")(merged).astype(jnp.float32)
         if cache is not None:
             cache = {"carry": carry, "memory": {"image": image[None]}}

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.embed import TokenEmbedding
@@ -36,6 +36,11 @@ def output_layer(
     if module.logits_softcap is not None:
         layer = module.logits_softcap * jnp.tanh(layer / module.logits_softcap)
     return layer
+
+
+def at(x: Float[Array, "B T D"], after: Int[Array, " B"] | None) -> Float[Array, "B _ D"]:
+    """The state after one token of each row, [B, 1, D]; after all of them if none is named."""
+    return x if after is None else jnp.take_along_axis(x, after[:, None, None], axis=1)
 
 
 def _tied(module: Any, x: Array, embed: TokenEmbedding, words: Array | None, later: bool) -> Any:

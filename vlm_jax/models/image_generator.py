@@ -89,9 +89,10 @@ class ImageGenerator(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+        after: Int[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B _ V"], Cache | None]:
         """The decoder by itself; see `vlm_jax.decoders`."""
-        return self.decoder(tokens, memory, cache, mask=mask, prefix=prefix)
+        return self.decoder(tokens, memory, cache, mask=mask, prefix=prefix, after=after)
 
     def init_cache(self, memory: Features | None, length: int, extra: int = 0) -> Cache:
         """The decoder's empty cache with room for `length` tokens."""
