@@ -215,6 +215,19 @@ def test_what_each_fit_keeps_of_a_wide_picture():
     assert (padded[:8] == 80).all() and (padded[16:] == 80).all()
 
 
+def test_sizes_may_be_height_and_width():
+    wide = RNG.integers(0, 256, (4, 12, 3), dtype=np.uint8)
+    assert np.array_equal(images.fit(wide, (4, 12)), wide)
+    padded = images.fit(wide, (8, 16), "pad", "nearest")
+    assert padded.shape == (8, 16, 3)
+    inner = padded[1:6]  # 4 x 12 grows to 5 x 16
+    assert np.array_equal(inner, images.resize(wide, 5, 16, "nearest"))
+    assert (padded[[0, 6, 7]] == np.round(wide.reshape(-1, 3).mean(axis=0))).all()
+    for how in ("crop", "round_crop"):
+        with pytest.raises(ValueError, match="height and width are for stretching and padding"):
+            images.fit(wide, (8, 16), how)
+
+
 def test_shrinking_is_antialiased():
     board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
     small = images.resize(np.repeat(board[..., None], 3, axis=-1), 8, 8)

@@ -28,6 +28,7 @@ def test_examples(split):
         for region in example["regions"]:
             assert text[int(region["labels"]["number"]) - 1] == region["labels"]["letter"]
     assert example["image"]().shape == (64, 64, 3)
+    assert source(split, size=(32, 128), lines=1)[0]["image"]().shape == (32, 128, 3)
     with pytest.raises(IndexError):
         made[40]
 
@@ -79,5 +80,5 @@ def test_errors_say_what_to_do(tmp_path):
         source("test", language=("de",))
     with pytest.raises(DataError, match="no phrase has at most longest=1"):
         source("test", longest=1)
-    with pytest.raises(DataError, match="does not fit a picture of 64 pixels"):
+    with pytest.raises(DataError, match="does not fit 64 x 64 pixels"):
         source("test", smallest=40)[0]["image"]()

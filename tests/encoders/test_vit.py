@@ -27,8 +27,9 @@ def apply(module, variables, *inputs, train=False, **named):
 def embed(params, x, patch=4):
     """NumPy: patches cut one by one in row-major order, then the linear layer."""
     kernel, bias = params["patch_embedding"]["kernel"], params["patch_embedding"]["bias"]
-    rows, columns = x.shape[1] // patch, x.shape[2] // patch
-    cut = lambda r, c: np.asarray(x)[:, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch]
+    high, wide = (patch, patch) if isinstance(patch, int) else patch
+    rows, columns = x.shape[1] // high, x.shape[2] // wide
+    cut = lambda r, c: np.asarray(x)[:, r * high : (r + 1) * high, c * wide : (c + 1) * wide]
     patches = [cut(r, c).reshape(len(x), -1) for r in range(rows) for c in range(columns)]
     return np.stack(patches, axis=1) @ kernel + bias
 
@@ -140,6 +141,35 @@ def test_convolutional_stem_makes_the_same_grid_in_the_same_order(randomise):
     assert moved[[0, 3, 6]].max() == 0
 
 
+def test_patches_may_be_columns(randomise):
+    x, fields = images(height=8, width=12), TINY | {"patch": (8, 4), "image_size": (8, 12)}
+    encoder = ViT(**fields | {"layers": 0}, final_norm=False)
+    params = (variables := randomise(encoder, x))["params"]
+    expected = embed(params, x, (8, 4)) + params["position"][1:]
+    np.testing.assert_allclose(apply(encoder, variables, x).tokens, expected, atol=1e-5)
+    conv = ViT(**fields, stem="conv", stem_width=6, positions="sincos")
+    variables = randomise(conv, x)
+    shapes = jax.tree.map(jnp.shape, variables["params"]["conv_stem"])
+    kernels = [shapes[f"conv{layer}"]["kernel"][2:] for layer in (1, 2, 3)]
+    assert kernels == [(3, 6), (6, 8), (8, 8)]  # doubled up to the width
+    assert apply(conv, variables, x).tokens.shape == (2, 3, 8)
+
+
+def test_standardised_images_have_no_colours_of_their_own(randomise):
+    x, encoder = images(), ViT(**TINY, standardised=True)
+    variables = randomise(encoder, x)
+    scale, shift = jnp.asarray([[[[0.5, 2.0, 3.0]]], [[[1.0, -2.0, 0.3]]]])[:, None]
+    given, recoloured = (apply(encoder, variables, y).tokens for y in (x, x * scale + shift))
+    np.testing.assert_allclose(recoloured, given, atol=2e-3)
+    swapped = apply(encoder, variables, x[..., ::-1]).tokens
+    assert np.abs(swapped - given).max() > 0.01
+    np.testing.assert_array_equal(
+        apply(encoder, variables, 0 * x).tokens, apply(encoder, variables, 0 * x + 0.5).tokens
+    )
+    with pytest.raises(ValueError, match="needs whole images"):
+        encoder.init(jax.random.key(0), jnp.ones((1, 9, 48)), shapes=jnp.array([[3, 3]]))
+
+
 def test_classes_turn_pooled_into_scores(randomise):
     x, encoder = images(), ViT(**TINY, classes=5)
     assert apply(encoder, randomise(encoder, x), x).pooled.shape == (2, 5)
@@ -162,7 +192,8 @@ def test_bfloat16_compute_keeps_float32_parameters(randomise):
         ({"class_token": False}, "need class_token=True"),
         ({"pooling": "none", "classes": 3}, "needs a pooled vector"),
         ({"patch": 16}, "12 x 12 pixels .* do not hold one patch of 16"),
-        ({"patch": 3, "stem": "conv"}, "power of two as patch, not 3"),
+        ({"patch": 3, "stem": "conv"}, r"powers of two as patch, not \(3, 3\)"),
+        ({"patch": (16, 4)}, r"12 x 12 pixels .* do not hold one patch of \(16, 4\)"),
     ],
 )
 def test_impossible_fields_are_explained(fields, message):

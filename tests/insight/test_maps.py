@@ -7,7 +7,13 @@ from vlm_jax.insight import maps
 
 @pytest.mark.parametrize(
     ("tokens", "height", "width", "expected"),
-    [(64, 128, 128, (8, 8)), (98, 140, 280, (7, 14)), (1, 32, 32, (1, 1)), (6, 200, 300, (2, 3))],
+    [
+        (64, 128, 128, (8, 8)),
+        (98, 140, 280, (7, 14)),
+        (1, 32, 32, (1, 1)),
+        (6, 200, 300, (2, 3)),
+        (32, 32, 128, (1, 32)),
+    ],
 )
 def test_tokens_lie_in_a_grid(tokens, height, width, expected):
     assert maps.grid(tokens, height, width) == expected

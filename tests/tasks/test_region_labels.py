@@ -34,6 +34,19 @@ def test_cells_whose_centre_is_in_a_box_have_its_labels():
     assert labels[1, 0].tolist() == [2, 2, 0, 0] and labels[1, 3, 3] == 1
 
 
+def test_a_box_without_a_centre_labels_the_cell_around_its_own():
+    task = RegionLabels(TOKENIZER, KINDS, grid=(1, 5))
+    narrow = [
+        ([0.62, 0.7, 0.68, 0.9], {"shape": "square"}),
+        ([0.0, 0, 0.2, 1], {"shape": "circle"}),
+    ]
+    beyond = [([1.0, 0.0, 1.0, 1.0], {"shape": "circle"})]
+    arrays = task.preprocess(example(*narrow, *beyond), None)
+    assert arrays["region_mask"].shape == (2, 5)
+    assert arrays["region_mask"][0].tolist() == [True, False, False, True, False]
+    assert arrays["region_labels"][0].tolist() == [0, 0, 0, 1, 0]
+
+
 def test_of_two_boxes_on_one_place_the_later_counts():
     arrays = TASK.preprocess(
         example(

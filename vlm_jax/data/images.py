@@ -1,5 +1,5 @@
 """Everything that touches pixels on the host: decoding what users have, and fitting it to a model's
-square input.
+input of one size.
 """
 
 import io
@@ -7,7 +7,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,9 @@ METHODS = {
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, LookupError)
 _BROKEN += (struct.error, zlib.error)  # what Pillow's readers raise for damaged files
+
+Size = int | Sequence[int]
+"""Height and width in pixels, or one number for a square."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -122,9 +125,21 @@ def resize(pixels: np.ndarray, height: int, width: int, method: str = "bicubic")
     return np.asarray(Image.fromarray(pixels).resize((width, height), METHODS[method]))
 
 
-def stretch(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
-    """The whole picture as a square; its proportions change."""
-    return resize(pixels, size, size, method)
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def side(size: Size) -> int:
+    """That of a square. ValueError for height and width."""
+    if not isinstance(size, int):
+        raise ValueError(f"size={size}: height and width are for stretching and padding alone")
+    return size
+
+
+def stretch(pixels: np.ndarray, size: Size, method: str = "bicubic") -> np.ndarray:
+    """The whole picture at this size; its proportions change."""
+    return resize(pixels, *sides(size), method)
 
 
 def crop(
@@ -156,22 +171,23 @@ def round_crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.nda
     return scaled[top : top + size, left : left + size]
 
 
-def pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
-    """The longest side scaled to `size`, centred on a square of the picture's mean colour."""
-    return _on_square(pixels, size, method, np.round(pixels.reshape(-1, 3).mean(axis=0)))
+def pad(pixels: np.ndarray, size: Size, method: str = "bicubic") -> np.ndarray:
+    """The picture as large as it fits, centred on a ground of its mean colour."""
+    return _on_ground(pixels, size, method, np.round(pixels.reshape(-1, 3).mean(axis=0)))
 
 
-def black_pad(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+def black_pad(pixels: np.ndarray, size: Size, method: str = "bicubic") -> np.ndarray:
     """As `pad`, on a black square (open_clip's resize_mode "longest")."""
-    return _on_square(pixels, size, method, np.zeros(3))
+    return _on_ground(pixels, size, method, np.zeros(3))
 
 
-def _on_square(pixels: np.ndarray, size: int, method: str, colour: np.ndarray) -> np.ndarray:
-    longest = max(pixels.shape[:2]) / size
-    height, width = (max(1, round(side / longest)) for side in pixels.shape[:2])
-    ground = np.empty((size, size, 3), np.uint8)
+def _on_ground(pixels: np.ndarray, size: Size, method: str, colour: np.ndarray) -> np.ndarray:
+    wanted = sides(size)
+    scale = max(side / most for side, most in zip(pixels.shape, wanted, strict=False))
+    height, width = (max(1, round(side / scale)) for side in pixels.shape[:2])
+    ground = np.empty((*wanted, 3), np.uint8)
     ground[:] = colour
-    top, left = ((size - side) // 2 for side in (height, width))
+    top, left = (wanted[0] - height) // 2, (wanted[1] - width) // 2
     ground[top : top + height, left : left + width] = resize(pixels, height, width, method)
     return ground
 
@@ -187,20 +203,22 @@ FITS: dict[str, Callable[..., np.ndarray]] = {
 
 def fit(
     pixels: np.ndarray,
-    size: int,
+    size: Size,
     how: str = "stretch",
     method: str = "bicubic",
     shortest: int | None = None,
 ) -> np.ndarray:
-    """Uint8[size, size, 3] by "stretch", "crop" (see there for `shortest`), "round_crop", "pad" or
-    "black_pad". ValueError for another way or method.
+    """Uint8[H, W, 3] by "stretch", "crop" (see there for `shortest`), "round_crop", "pad" or
+    "black_pad". ValueError for another way or method, or to crop to what is no square.
     """
     if how not in FITS or method not in METHODS:
         raise ValueError(
             f"fit={how!r}, method={method!r}: choose from {sorted(FITS)} and {sorted(METHODS)}"
         )
     if how == "crop":
-        return crop(pixels, size, method, shortest)
+        return crop(pixels, side(size), method, shortest)
+    if how == "round_crop":
+        return round_crop(pixels, side(size), method)
     return FITS[how](pixels, size, method)
 
 

@@ -15,12 +15,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from vlm_jax.data.fonts import font
 from vlm_jax.data.schema import DataError
 
-MAX_LINES = 3
 LEADING = 1.2
 """Distance of two lines, in ems."""
 
 _ASCENT, _BASELINE = 0.2, 0.95  # top of the letters and baseline below the top of a line, in ems
-_MARGIN = 0.95  # share of the side that the words may take; hinting widens small letters a little
+_MARGIN = 0.95  # share of a side that the words may take; hinting widens small letters a little
 _WASTE = 0.75  # letters are at least this share of the largest that fit
 _MEASURED = 64  # pixels to the em when words are measured
 _LEAST_CONTRAST = 100  # grey levels between ink and ground
@@ -31,13 +30,13 @@ Box = tuple[float, float, float, float]
 
 
 class Placed(NamedTuple):
-    """Words with their place. size: side of the picture in pixels. em: pixels to the em. angle:
-    degrees counter-clockwise around `centre`, x and y in pixels.
+    """Words with their place. size: height and width of the picture in pixels. em: pixels to the
+    em. angle: degrees counter-clockwise around `centre`, x and y in pixels.
     """
 
     lines: list[str]
     font: str
-    size: int
+    size: tuple[int, int]
     em: int
     angle: float
     centre: tuple[float, float]
@@ -67,33 +66,36 @@ class Placed(NamedTuple):
         ]
 
     def _turned(self, box: Box) -> Box:
-        """A box whose centre goes around the centre of all, in shares of the side."""
+        """A box whose centre goes around the centre of all, in shares of the sides."""
         x0, y0, x1, y1 = box
         x, y = (x0 + x1) / 2 - self.centre[0], (y0 + y1) / 2 - self.centre[1]
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         x, y = self.centre[0] + x * cos + y * sin, self.centre[1] - x * sin + y * cos
         wide, high = (x1 - x0) / 2, (y1 - y0) / 2
-        share = lambda side: min(max(side / self.size, 0.0), 1.0)
-        return share(x - wide), share(y - high), share(x + wide), share(y + high)
+        height, width = self.size
+        share = lambda length, side: min(max(length / side, 0.0), 1.0)
+        top, bottom = share(y - high, height), share(y + high, height)
+        return share(x - wide, width), top, share(x + wide, width), bottom
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """How words are placed. size: side of the picture in pixels. smallest: pixels to the em that
-    letters have at least. tilt: most degrees either way.
+    """How words are placed. size: height and width of the picture in pixels. smallest: pixels to
+    the em that letters have at least. tilt: most degrees either way. lines: most of them.
     """
 
-    size: int = 64
+    size: tuple[int, int] = (64, 64)
     smallest: int = 6
     tilt: float = 10.0
+    lines: int = 3
 
     def place(self, text: str, name: str, rng: np.random.Generator) -> Placed:
-        """A random place for words with single spaces between them, in up to three lines.
+        """A random place for words with single spaces between them, in one line or more.
 
         name: of the font, see `data.fonts`. DataError if they do not fit.
         """
         angle, words = rng.uniform(-self.tilt, self.tilt), text.split(" ")
-        ways = [broken(words, count) for count in range(1, min(len(words), MAX_LINES) + 1)]
+        ways = [broken(words, count) for count in range(1, min(len(words), self.lines) + 1)]
         for degrees in (angle, 0.0):  # what fits only upright stays upright
             fitting = [
                 (lines, most)
@@ -107,24 +109,29 @@ class Lettering:
                 least = max(self.smallest, int(_WASTE * most))
                 em = int(rng.integers(least, most + 1))
                 sides = _turned(*_extent(lines, name, em), degrees)
-                x, y = (rng.uniform(side / 2, max(self.size, side) - side / 2) for side in sides)
+                x, y = (
+                    rng.uniform(length / 2, max(side, length) - length / 2)
+                    for length, side in zip(sides, reversed(self.size), strict=True)
+                )
                 return Placed(lines, name, self.size, em, degrees, (x, y))
         raise DataError(
-            f"{text!r} in {name!r} does not fit a picture of {self.size} pixels with letters of at "
-            f"least {self.smallest}: raise size, or lower smallest or longest"
+            f"{text!r} in {name!r} does not fit {self.size[0]} x {self.size[1]} pixels with letters"
+            f" of at least {self.smallest}: raise size, or lower smallest or longest"
         )
 
     def _largest(self, lines: Sequence[str], name: str, angle: float) -> int:
         """Most whole pixels to the em with which tilted lines stay in the picture, at most a third
-        of its side.
+        of its width.
         """
-        sides = _turned(*_extent(lines, name, _MEASURED), angle)
-        return min(int(_MARGIN * self.size * _MEASURED / max(sides)), self.size // 3)
+        wide, high = _turned(*_extent(lines, name, _MEASURED), angle)
+        height, width = self.size
+        return min(int(_MARGIN * _MEASURED * min(width / wide, height / high)), width // 3)
 
 
 def paint(placed: Placed, seed: Any) -> np.ndarray:
-    """The picture u8[size, size, 3]. seed: of colours, blur and noise."""
-    rng, mask = np.random.default_rng(seed), Image.new("L", (placed.size, placed.size))
+    """The picture u8[H, W, 3]. seed: of colours, blur and noise."""
+    height, width = placed.size
+    rng, mask = np.random.default_rng(seed), Image.new("L", (width, height))
     pen, face = ImageDraw.Draw(mask), font(placed.font, placed.em)
     for line, (left, top) in zip(placed.lines, placed.starts(), strict=True):
         baseline = top + _BASELINE * placed.em

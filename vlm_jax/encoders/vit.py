@@ -1,8 +1,10 @@
 """Vision Transformer (arXiv:2010.11929), and its variants in CLIP, SigLIP and MAE."""
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
@@ -34,29 +36,35 @@ NORMAL = nn.initializers.normal(0.02)
 class ConvStem(nn.Module):
     """3 x 3 convolutions with stride 2 that double the channels up to `width`, then a 1 x 1.
 
-    patch: their total stride, a power of two (ValueError otherwise). Early convolutions make a
-    Transformer easier to train (arXiv:2106.14881, section 4); the norms here are over channels, not
-    over the batch, so that an example never depends on its neighbours.
+    patch: their total strides by row and by column, powers of two (ValueError otherwise); where one
+    is smaller, the last convolutions stride along the other alone. first: channels of the first
+    convolution, None to reach the width in the last. Early convolutions make a Transformer easier
+    to train (arXiv:2106.14881, section 4); the norms here are over channels, not over the batch, so
+    that an example never depends on its neighbours.
     """
 
-    patch: int
+    patch: tuple[int, int]
     width: int
+    first: int | None = None
     epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
-        """Map an image to H2 = H / patch rows of W2 = W / patch columns, rounded up."""
-        halvings = self.patch.bit_length() - 1
-        if self.patch != 2**halvings or self.width % self.patch:
+        """Map an image to H2 = H / rows of a patch and W2 = W / columns of one, rounded up."""
+        halvings = [side.bit_length() - 1 for side in self.patch]
+        whole = tuple(2**count for count in halvings)
+        if self.patch != whole or self.width % max(whole):
             raise ValueError(
-                f"a convolutional stem needs a power of two as patch, not {self.patch}, "
-                f"that divides the width, {self.width}"
+                f"a convolutional stem needs powers of two as patch, not {self.patch}, "
+                f"that divide the width, {self.width}"
             )
         x = image
-        for layer in range(halvings):
-            channels = self.width // 2 ** (halvings - 1 - layer)
-            shared = {"strides": 2, "padding": 1, "use_bias": False, "dtype": self.dtype}
+        first = self.first or self.width // 2 ** (max(halvings) - 1)
+        for layer in range(max(halvings)):
+            channels = min(first * 2**layer, self.width)
+            strides = [2 if layer < count else 1 for count in halvings]
+            shared = {"strides": strides, "padding": 1, "use_bias": False, "dtype": self.dtype}
             x = nn.Conv(channels, (3, 3), **shared, name=f"conv{layer + 1}")(x)
             name = f"norm{layer + 1}"
             x = nn.relu(make_norm("layer", epsilon=self.epsilon, dtype=self.dtype, name=name)(x))
@@ -89,7 +97,7 @@ class ViT(nn.Module):
     """Patches of an image through a Transformer; tokens are the patches in row-major order. Images
     have three channels, or one, as spectrograms, whose rows are frequencies.
 
-    patch: side of a square patch in pixels. image_size: side, or height and width, in pixels of the
+    patch: side of a square patch in pixels, or its height and width. image_size: the same of the
         images that the position embeddings are made for; for another size they are resized, as
         `resize` says ("bilinear" or "bicubic", see `layers.embed.resize_grid`; "nearest", see
         `layers.embed.nearest_to_each`, and "corners", see `layers.embed.corners_to_each`, both with
@@ -109,7 +117,10 @@ class ViT(nn.Module):
         no layer. pooler_width: its width (None: width).
     classes: one more dense layer, whose scores [B, classes] become `pooled`.
     layers: 0 leaves the embeddings as they are, for fusions that do the rest (ViLT).
-    stem: "patch" (linear) or "conv" (`ConvStem`). patch_bias: of the linear one.
+    standardised: first give each channel of an image mean 0 and deviation 1, so that the colours of
+        ink and paper do not matter.
+    stem: "patch" (linear) or "conv" (`ConvStem`, with stem_width as `first`). patch_bias: of the
+        linear one.
     pre_norm: normalise the embeddings before the first layer, as CLIP does (arXiv:2103.00020).
     final_norm: normalise the last layer's states; norm_tokens=False: only `pooled`. stop: read the
         states after this many layers as they are, such as the penultimate ones of LLaVA
@@ -118,7 +129,7 @@ class ViT(nn.Module):
     The defaults are ViT-B/16 (224 pixels).
     """
 
-    patch: int = 16
+    patch: int | tuple[int, int] = 16
     width: int = 768
     layers: int = 12
     heads: int = 12
@@ -137,6 +148,8 @@ class ViT(nn.Module):
     pooler_width: int | None = None
     classes: int | None = None
     stem: str = "patch"
+    stem_width: int | None = None
+    standardised: bool = False
     patch_bias: bool = True
     pre_norm: bool = False
     final_norm: bool = True
@@ -206,13 +219,15 @@ class ViT(nn.Module):
         return self._features(x, real, visible)._replace(places=places)
 
     def _embed(self, image: Array) -> Float[Array, "B H2 W2 D"] | Float[Array, "B S D"]:
+        image = _standardised(image) if self.standardised else image
         if self.stem == "conv":
-            stem = ConvStem(self.patch, self.width, self.epsilon, self.dtype, name="conv_stem")
-            return stem(image)
+            fields = (_both(self.patch), self.width, self.stem_width, self.epsilon, self.dtype)
+            return ConvStem(*fields, name="conv_stem")(image)
         patches = image
         if image.ndim == 4:
-            rows, columns = image.shape[1] // self.patch, image.shape[2] // self.patch
-            whole = image[:, : rows * self.patch, : columns * self.patch]
+            high, wide = _both(self.patch)
+            rows, columns = image.shape[1] // high, image.shape[2] // wide
+            whole = image[:, : rows * high, : columns * wide]
             patches = rearrange(whole, "B (H P) (W Q) C -> B H W (P Q C)", H=rows, W=columns)
             patches = patches if self.frames == 1 else jnp.tile(patches, self.frames)
         name = "patch_embedding"
@@ -232,8 +247,8 @@ class ViT(nn.Module):
         """
         if self.positions in ("rotary", "none"):
             return jnp.zeros((1, int(self.class_token) + math.prod(grid), 1))
-        height, width = self._image_sides()
-        old, first = (height // self.patch, width // self.patch), int(self.class_token)
+        sides, patch = _both(self.image_size), _both(self.patch)
+        old, first = (sides[0] // patch[0], sides[1] // patch[1]), int(self.class_token)
         side = old[0]
         added = first if self.class_position else 0
         if self.positions == "learned":
@@ -258,11 +273,6 @@ class ViT(nn.Module):
     @nn.nowrap
     def _norm(self, kind: str, name: str) -> nn.Module:
         return make_norm(kind, epsilon=self.epsilon, dtype=self.dtype, name=name)
-
-    @nn.nowrap
-    def _image_sides(self) -> tuple[int, int]:
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     def _features(self, x: Array, real: Array, visible: Array | None) -> Features:
         """Drop the class token unless it is wanted, pool, classify."""
@@ -308,11 +318,26 @@ class ViT(nn.Module):
                 "patches cut beforehand need `shapes`, or `places` if positions are rotary; images "
                 "take none"
             )
-        height, width = self._image_sides()
+        if patches and self.standardised:
+            raise ValueError("standardised=True needs whole images, not patches cut beforehand")
+        (height, width), patch = _both(self.image_size), _both(self.patch)
         if height != width and (shapes is not None or self.resize in ("nearest", "corners")):
             raise ValueError(f"image_size={self.image_size} must be square here")
-        if not patches and min(*shape[1:3], height, width) < self.patch:
+        if not patches and (min(shape[1], height) < patch[0] or min(shape[2], width) < patch[1]):
             raise ValueError(
                 f"images of {shape[1]} x {shape[2]} pixels (image_size={self.image_size}) "
                 f"do not hold one patch of {self.patch}"
             )
+
+
+def _both(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _standardised(image: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """Each channel of each image with mean 0 and deviation 1; zeros where all is one colour."""
+    x = image.astype(jnp.float32)
+    centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=(1, 2), keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + 1e-4)).astype(image.dtype)

@@ -22,9 +22,10 @@ Heat = Float[np.ndarray, "H W"]
 
 
 def grid(tokens: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of `tokens` cells over a picture of that shape. ValueError if none fit.
+    """Rows and columns of `tokens` cells over a picture of that shape: nearly square ones, or the
+    whole columns of a wide picture. ValueError if none fit.
 
-    64, 128, 128 -> 8, 8        98, 140, 280 -> 7, 14
+    64, 128, 128 -> 8, 8        98, 140, 280 -> 7, 14        32, 32, 128 -> 1, 32
     """
     rows = round(math.sqrt(tokens * height / width))
     for tried in (rows, rows - 1, rows + 1):
@@ -32,6 +33,8 @@ def grid(tokens: int, height: int, width: int) -> tuple[int, int]:
             columns = tokens // tried
             if 0.7 < (columns / tried) / (width / height) < 1.4:
                 return tried, columns
+    if width >= 2 * height and width % tokens == 0:
+        return 1, tokens
     raise ValueError(f"{tokens} tokens do not lie in a grid over {height} x {width} pixels")
 
 

@@ -1,6 +1,6 @@
 """Region labels: which words describe what lies at each place of the image grid."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays
+from vlm_jax.kwargs import Number
 from vlm_jax.losses import masked_cross_entropy
 from vlm_jax.tokenizers import Tokenizer
 
@@ -23,30 +24,32 @@ class RegionLabels:
     captions teach slowly. Pictures must come uncropped and unmirrored, as their boxes are.
 
     kinds: kind of label to its words, as in example["regions"]; config.model.regions.classes has
-    the same kinds, each with the number of its words. grid: rows and columns of the image tokens.
-    pictures: how many an example has (see `data.pipeline.ImageReader`), grid * grid tokens each.
+    the same kinds, each with the number of its words. grid: rows and columns of the image tokens,
+    one number for as many of both. pictures: how many an example has (see
+    `data.pipeline.InputReader`), rows * columns tokens each.
     """
 
     tokenizer: Tokenizer
     kinds: Mapping[str, tuple[str, ...]]
-    grid: int
+    grid: int | Sequence[int]
     pictures: int = 1
     head: ClassVar[str] = "label_regions"
     texts: ClassVar[str | None] = None
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
-        """region_labels i32[G, S] and region_mask bool[G, S] in the order of `kinds`; of boxes that
+        """region_labels i32[G, S] and region_mask bool[G, S] in the order of `kinds`: tokens whose
+        centre is in the box, or the one where the box's centre is if there are none; of boxes that
         overlap, the later one counts. DataError if the example has no regions.
         """
         regions = example.get("regions")
         if not regions:
             raise DataError(f"example {example['id']} has no regions, whose labels are learned")
-        shape = (len(self.kinds), self.pictures, self.grid, self.grid)
+        grid = (self.grid, self.grid) if isinstance(self.grid, int) else tuple(self.grid)
+        shape = (len(self.kinds), self.pictures, *grid)
         labels, known = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        centres = (np.arange(self.grid) + 0.5) / self.grid
         for region in regions:
             x0, y0, x1, y1 = region["box"]
-            rows, columns = (centres >= y0) & (centres < y1), (centres >= x0) & (centres < x1)
+            rows, columns = _covered(y0, y1, grid[0]), _covered(x0, x1, grid[1])
             inside = np.zeros(shape[1:], bool)
             inside[region.get("picture", 0)] = rows[:, None] & columns[None]
             for number, (kind, words) in enumerate(self.kinds.items()):
@@ -89,3 +92,15 @@ class RegionLabels:
                 shares = np.array(right[kind]), np.array(count[kind])
                 yield from metrics.score([metrics.mean_of(f"accuracy/{kind}", *shares)]).items()
                 yield f"accuracy/{kind}/chance", 1 / len(words)
+
+
+def _covered(start: Number, end: Number, count: int) -> np.ndarray:
+    """Which of `count` equal parts of [0, 1] have their centre between start and end, bool[count];
+    the one around its middle if none has.
+    """
+    centres = (np.arange(count) + 0.5) / count
+    covered = (centres >= start) & (centres < end)
+    middle = int((start + end) / 2 * count)
+    if not covered.any() and middle < count:
+        covered[middle] = True
+    return covered
