@@ -15,6 +15,7 @@ from vlm_jax.program import make_program
 CASES = [
     ("dual encoder", {"fsdp": 8}),
     ("dual encoder", {"fsdp": 2, "tensor": 2, "context": 2}),
+    ("matching", {"data": 2, "fsdp": 2, "tensor": 2}),
     ("captioner", {"data": 2, "fsdp": 2, "tensor": 2}),
     ("captioner", {"data": 4, "context": 2}),
     ("prefix LM", {"fsdp": 2, "tensor": 2, "context": 2}),
@@ -32,6 +33,15 @@ MODELS = {
             "contrast": {"size": 8},
         },
         "tasks": {"retrieval": {"length": 16}},
+    },
+    "matching": {  # the wrong pairs that are drawn are those of the whole batch
+        "model": {
+            "vision": VISION | SIZE,
+            "text": {"name": "transformer", "parts": ("self", "cross", "mlp")} | TEXT,
+            "contrast": {"size": 8},
+            "classify": {"classes": 2},
+        },
+        "tasks": {"retrieval": {"length": 16, "match": {"start": 127}}},
     },
     "captioner": {
         "model": {

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Float
 
 from vlm_jax import decode, kwargs, processes, sharding
 from vlm_jax.data.pipeline import Loader, Skipped, eval_batches, stack
@@ -136,7 +137,9 @@ class Run:
         return write
 
     def image_embeddings(self, source: Source) -> Iterator[tuple[int, np.ndarray]]:
-        """(position, unit vector f32[E]) for every readable image of the source."""
+        """(position, unit vector f32[E], or several f32[Q, E]) for every readable image of the
+        source.
+        """
         model = self.experiment.model
         embed = lambda variables, batch: {
             "embeds": model.apply(variables, batch["image"], method="embed_image")
@@ -152,6 +155,27 @@ class Run:
         }
         for position, row in self._map("embed_audio", embed, source, lambda _: {}, "audio"):
             yield position, row["embeds"]
+
+    def matches(
+        self, source: Source, inputs: Inputs
+    ) -> Iterator[tuple[int, Float[np.ndarray, " K"]]]:
+        """(position, logits that a picture and each of its texts belong together) for every
+        readable picture. inputs: `text` i32[K, T] and `text_mask`, K texts of an example.
+        """
+        model = self.experiment.model
+
+        def judge(variables: Variables, batch: Batch) -> dict[str, Any]:
+            visual = model.apply(variables, batch["image"], method="encode_image")
+
+            def match(texts: Batch) -> jax.Array:
+                found: Any = model.apply(variables, visual, texts, method="understand")
+                return found["logits"][:, 1]
+
+            by_number = jax.tree.map(lambda x: x.swapaxes(0, 1), batch["inputs"])
+            return {"matches": jax.lax.map(match, by_number).T}
+
+        for position, row in self._map("matches", judge, source, inputs):
+            yield position, row["matches"]
 
     def text_embeddings(self, task: Any, texts: list[str]) -> np.ndarray:
         """Unit vectors f32[n, E] of texts, read as `task` (with a method `text`) reads them."""

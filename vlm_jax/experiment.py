@@ -13,7 +13,7 @@ from vlm_jax.data.audio import AudioReader
 from vlm_jax.data.augment import Augment
 from vlm_jax.data.images import FITS
 from vlm_jax.data.packing import Packing
-from vlm_jax.data.pipeline import ImageReader, Preprocess, several
+from vlm_jax.data.pipeline import InputReader, Preprocess, several
 from vlm_jax.data.schema import DataError, Source
 from vlm_jax.data.sources import make_source
 from vlm_jax.models.vision_language import VisionLanguageModel
@@ -54,7 +54,7 @@ class Experiment:
     weights: Mapping[str, float]
     per_image: Mapping[str, int]
     model: VisionLanguageModel
-    read: ImageReader
+    read: InputReader
     packing: Packing | None = None
 
     def units(self, examples_per_epoch: int | None) -> dict[str, Any]:
@@ -86,9 +86,11 @@ class Experiment:
 
 def asked(task: Task) -> str:
     """The model method whose outputs a task's loss reads: its head, or one that yields the same
-    with less memory.
+    with less memory, or more than that.
     """
-    return "unembed" if getattr(task, "blocked", None) else task.head
+    if getattr(task, "blocked", None):
+        return "unembed"
+    return "match" if getattr(task, "match", None) is not None else task.head
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -146,7 +148,7 @@ def build(
     return Experiment(config, *parts)
 
 
-def _reader(data: Mapping[str, Any], model: Mapping[str, Any]) -> ImageReader:
+def _reader(data: Mapping[str, Any], model: Mapping[str, Any]) -> InputReader:
     """What reads pictures and sounds, as far as there are encoders for them. ValueError for an
     audio encoder without config.data.audio, or the reverse.
     """
@@ -162,11 +164,11 @@ def _reader(data: Mapping[str, Any], model: Mapping[str, Any]) -> ImageReader:
     image = data.get("image")
     if image is None and "name" not in model and not (model.get("vision") or model.get("decoder")):
         image = {"size": 0, "fit": "none"}
-    return kwargs.call(ImageReader, image, "config.data.image", **parts)
+    return kwargs.call(InputReader, image, "config.data.image", **parts)
 
 
 def _packing(
-    given: Any, tasks: Mapping[str, Task], per_image: Mapping[str, int], read: ImageReader
+    given: Any, tasks: Mapping[str, Task], per_image: Mapping[str, int], read: InputReader
 ) -> Packing | None:
     """How rows hold several examples of the one task; ValueError where they cannot."""
     if not given:
@@ -283,7 +285,9 @@ def _with_classes(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
 
 
 def _check_towers(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
-    """InvalidModel if a task compares what the model has no encoder for."""
+    """InvalidModel if a task compares what the model has no encoder for; ValueError for a token
+    that begins matched texts and is not in the text encoder's table.
+    """
     towers = {"image": "vision", "audio": "audio"}
     for name, task in tasks.items():
         for kind in getattr(task, "between", ()):
@@ -292,6 +296,12 @@ def _check_towers(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
                 raise models.InvalidModel(
                     f"task {name} needs config.model.{part}: add it, or drop the task"
                 )
+        rows = dict(model.get("text") or {}).get("vocab")
+        start = dict(getattr(task, "match", None) or {}).get("start")
+        if start is not None and rows is not None and start >= rows:
+            raise ValueError(
+                f"config.tasks.{name}.match.start={start}, but config.model.text.vocab={rows}"
+            )
 
 
 def _check_vocabularies(model: Mapping[str, Any], tokenizer: Tokenizer) -> None:

@@ -30,6 +30,8 @@ HEADLINES = (
     "CIDEr-D",
     "image_to_text/R@1",
     "text_to_image/R@1",
+    "image_to_text/reranked/R@1",
+    "text_to_image/reranked/R@1",
     "audio_to_text/R@1",
     "text_to_audio/R@1",
     "audio_to_image/R@1",

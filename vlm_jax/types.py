@@ -18,6 +18,9 @@ A batch is a nested dict of arrays. Shared by all tasks:
 and one sub-dict per task name, each using some of:
 
     text, text_mask       i32, bool[B, T]   what the text encoder reads (question, caption)
+    text_with_image       i32[B, T]         the text as it is read with an image, if that differs
+    picture_id, text_id   u32[B]            fingerprints: equal for the same picture, the same text
+    said_ids              u32[B, N]         fingerprints of texts that are true of the picture
     retrieved, ..._mask   i32, bool[B, K, T] texts of K similar images, for the text encoder
     tokens, tokens_mask   i32, bool[B, T]   what the decoder reads, and which of it is real
     prefix                i32[B]            how many leading decoder tokens are prompt

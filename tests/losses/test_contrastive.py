@@ -179,3 +179,16 @@ def test_several_devices_exchange_vectors_and_no_scores():
         text = jax.jit(step).lower(*given).compile().as_text()
     assert "collective-permute" in text and "all-gather" not in text
     assert "[64,64]" not in text and "[8,64]" not in text
+
+
+def test_the_best_of_an_images_vectors_counts():
+    rng = np.random.default_rng(0)
+    several, text = rng.normal(size=(3, 2, 4)), rng.normal(size=(3, 4))
+    logits = 2.0 * np.einsum("iqe,je->ijq", several, text).max(axis=2)
+    rows = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    columns = logits - np.log(np.exp(logits).sum(axis=0, keepdims=True))
+    given = [jnp.asarray(x, jnp.float32) for x in (several, text, 2.0)]
+    found = losses.contrastive_softmax(*given)
+    np.testing.assert_allclose(found, -np.diag(rows + columns) / 2, rtol=1e-5)
+    with pytest.raises(ValueError, match="several vectors"):
+        losses.contrastive_softmax(*given, chunk=2)

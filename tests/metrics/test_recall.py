@@ -8,7 +8,9 @@ import pytest
 from vlm_jax.metrics.bootstrap import resamples_of
 from vlm_jax.metrics.recall import (
     RetrievalResult,
+    first_candidates,
     positives_of_groups,
+    products,
     rank_measures,
     rank_metrics,
     retrieval_metrics,
@@ -146,3 +148,40 @@ def test_metrics_of_ranks():
 def test_bad_input(queries, gallery, positives, message):
     with pytest.raises(ValueError, match=message):
         retrieval_ranks(queries, gallery, positives)
+
+
+@pytest.mark.parametrize("k", [1, 4, 40])
+def test_a_second_stage_orders_the_first_items_anew(k):
+    rng = np.random.default_rng(8)
+    queries, gallery = rng.normal(size=(13, 5)), rng.normal(size=(29, 5))
+    positives = [rng.choice(29, size=rng.integers(1, 5), replace=False) for _ in range(13)]
+    first = first_candidates(queries, gallery, k)
+    assert first.items.shape == (13, min(k, 29))
+    second = first._replace(scores=rng.normal(size=first.scores.shape))
+    expected, precisions = [], []
+    for row, right in enumerate(positives):
+        scores = gallery @ queries[row] - 100
+        scores[first.items[row]] = second.scores[row]
+        order = np.argsort(-scores)
+        assert second.first(row).tolist() == order[: min(k, 29)].tolist()
+        expected.append(1 + sum(scores > scores[right].max()))
+        precisions.append(_average_precision(scores, set(right.tolist())))
+    for chunk in (4, 13):
+        found = retrieve(queries, gallery, positives, chunk, second=second)
+        assert found.ranks.tolist() == expected
+        np.testing.assert_allclose(found.average_precision, precisions)
+
+
+def test_the_best_of_several_vectors_counts_on_either_side():
+    rng = np.random.default_rng(9)
+    several, single = rng.normal(size=(7, 3, 4)), rng.normal(size=(9, 4))
+    whole = np.einsum("nqe,me->nmq", several, single).max(axis=2)
+    np.testing.assert_allclose(products(several, single), whole)
+    np.testing.assert_allclose(products(single, several), whole.T)
+    for queries, gallery, scores in ((several, single, whole), (single, several, whole.T)):
+        positives = [[i % 7, 2] for i in range(len(queries))]
+        flat = np.eye(scores.shape[1])
+        found = retrieve(queries, gallery, positives, 4, 3)
+        expected = retrieve(scores, flat, positives)
+        assert (found.ranks == expected.ranks).all()
+        np.testing.assert_allclose(found.average_precision, expected.average_precision)

@@ -74,7 +74,8 @@ def _each(outputs: Mapping[str, Array], subject: Subject) -> Float[Array, "B T"]
         return jnp.take_along_axis(outputs["logits"], inputs["label"][:, None], axis=1)
     if subject.ask == "reconstruct":
         return (outputs["match_logits"][:, 1] - outputs["match_logits"][:, 0])[:, None]
-    return jnp.sum(outputs["image_embeds"] * outputs["text_embeds"], axis=1, keepdims=True)
+    each = jnp.einsum("b...e,be->b...", outputs["image_embeds"], outputs["text_embeds"])
+    return jnp.max(each.reshape(len(each), -1), axis=1, keepdims=True)
 
 
 def rows(task: Task, texts: Sequence[Mapping[str, str]]) -> Mapping[str, np.ndarray]:

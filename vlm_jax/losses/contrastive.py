@@ -7,6 +7,7 @@ around a ring, so that memory grows with B and not with its square.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from vlm_jax.losses import ring
 
 
 def contrastive_softmax(
-    image: Float[Array, "B E"],
+    image: Float[Array, "B *Q E"],
     text: Float[Array, "B E"],
     scale: Float[Array, ""],
     *,
@@ -29,11 +30,12 @@ def contrastive_softmax(
 
     image, text: unit vectors, row i of one belongs to row i of the other. scale: inverse
     temperature. CLIP (arXiv:2103.00020), figure 3. An untrained model scores ln B.
-    chunk: at most so many images meet so many texts at a time; None computes the whole matrix.
-    ValueError if it is not positive.
+    chunk: at most so many images meet so many texts at a time; None computes the whole matrix,
+    which images with several vectors, of which the best counts, need (BLIP-2, arXiv:2301.12597,
+    section 3.1). ValueError if it is not positive, or given for such images.
     """
     if chunk is not None:
-        return _softmax(_checked(chunk), *_in_float32(image, text, scale))
+        return _softmax(_checked(chunk, image), *_in_float32(image, text, scale))
     images, texts = _everywhere(image, text)
     of_image = scale * _products(image, texts)
     of_text = of_image.T if texts is text else scale * _products(text, images)
@@ -43,7 +45,7 @@ def contrastive_softmax(
 
 
 def contrastive_sigmoid(
-    image: Float[Array, "B E"],
+    image: Float[Array, "B *Q E"],
     text: Float[Array, "B E"],
     scale: Float[Array, ""],
     bias: Float[Array, ""],
@@ -56,27 +58,43 @@ def contrastive_sigmoid(
     chunk: as for `contrastive_softmax`; section 3.3 of the paper passes texts around likewise.
     """
     if chunk is not None:
-        return _sigmoid(_checked(chunk), *_in_float32(image, text, scale, bias))
+        return _sigmoid(_checked(chunk, image), *_in_float32(image, text, scale, bias))
     (texts,) = _everywhere(text)
     logits = scale * _products(image, texts) + bias
     signs = 2.0 * jnp.eye(image.shape[0]) - 1.0
     return -jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=1)
 
 
-def _everywhere(*vectors: Float[Array, "B E"]) -> Sequence[Float[Array, "B E"]]:
+def all_products(image: Float[Array, "B *Q E"], text: Float[Array, "B E"]) -> Float[Array, "B B"]:
+    """The product of every image with every text, whole on every device; the best of an image's
+    vectors counts.
+    """
+    return _products(*_everywhere(image, text))
+
+
+def _everywhere(*vectors: Float[Array, "B ..."]) -> Sequence[Float[Array, "B ..."]]:
     """The vectors of all rows on every device, by one exchange. Left to itself, the compiler plans
     six, and devices on few cores that begin with different ones wait for each other for ever.
     """
     if not ring.batch_axes(len(vectors[0])):
         return vectors
-    return jnp.split(constrain(jnp.concatenate(vectors, axis=1)), len(vectors), axis=1)
+    flat = [x.reshape(len(x), -1) for x in vectors]
+    ends = list(accumulate(x.shape[1] for x in flat))[:-1]
+    parts = jnp.split(constrain(jnp.concatenate(flat, axis=1)), ends, axis=1)
+    return [part.reshape(x.shape) for part, x in zip(parts, vectors, strict=True)]
 
 
-def _products(one: Float[Array, "i E"], other: Float[Array, "j E"]) -> Float[Array, "i j"]:
-    return jnp.einsum("iE,jE->ij", one, other, preferred_element_type=jnp.float32)
+def _products(one: Float[Array, "i *P E"], other: Float[Array, "j *Q E"]) -> Float[Array, "i j"]:
+    if one.ndim == 2 and other.ndim == 2:
+        return jnp.einsum("iE,jE->ij", one, other, preferred_element_type=jnp.float32)
+    several = [x if x.ndim == 3 else x[:, None] for x in (one, other)]
+    products = jnp.einsum("iPE,jQE->ijPQ", *several, preferred_element_type=jnp.float32)
+    return jnp.max(products, axis=(2, 3))
 
 
-def _checked(chunk: int) -> int:
+def _checked(chunk: int, image: Float[Array, "B *Q E"]) -> int:
+    if image.ndim > 2:
+        raise ValueError(f"chunk={chunk}: images with several vectors meet all texts at once")
     if chunk < 1:
         raise ValueError(f"chunk={chunk}: it counts rows, so it is at least 1")
     return chunk

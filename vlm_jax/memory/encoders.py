@@ -20,7 +20,7 @@ from PIL import Image
 from vlm_jax import features, kwargs, trees
 from vlm_jax.data import images
 from vlm_jax.data.features import digest_of, fingerprint
-from vlm_jax.data.pipeline import ImageReader, Loader, eval_batches
+from vlm_jax.data.pipeline import InputReader, Loader, eval_batches
 from vlm_jax.data.schema import DataError, Source
 from vlm_jax.weights.preprocessing import image_fields
 
@@ -93,10 +93,18 @@ class Trained:
         return digest.hexdigest()
 
     def images(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
-        """(position, vector) of the examples whose picture can be read."""
+        """(position, vector) of the examples whose picture can be read. ValueError for a model that
+        has several vectors of each (BLIP-2).
+        """
         run = self.model.run
         if run.experiment.model.contrast_head is not None:
-            yield from run.image_embeddings(source)
+            for position, vector in run.image_embeddings(source):
+                if vector.ndim > 1:
+                    raise ValueError(
+                        f"{self.name} has {len(vector)} vectors of each picture, and a memory "
+                        "keeps one: choose another encoder"
+                    )
+                yield position, vector
             return
         for position, row in run.rows("encode", source, lambda example: {}):
             found = row["image_pooled"] if "image_pooled" in row else row["image_tokens"].mean(0)
@@ -132,7 +140,7 @@ class Published:
                 if "features" in example:
                     yield position, example["features"]["pooled"]
             return
-        loader = Loader(source, kwargs.call(ImageReader, self.image, "image"), {})
+        loader = Loader(source, kwargs.call(InputReader, self.image, "image"), {})
         for batch in eval_batches(loader, batch_size=min(features.BATCH, len(source))):
             found = np.asarray(self._encode(batch["image"]))
             for row in np.flatnonzero(batch["valid"]):

@@ -12,6 +12,7 @@ Collapsed, constant embeddings thus get the worst possible rank and not a perfec
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,19 @@ CUTOFFS = (1, 5, 10)
 TIE_TOLERANCE = 1e-12
 CHUNK, GALLERY_CHUNK = 512, 8192
 _FEW = 8  # so many right answers are looked up one by one; more, after sorting the scores
+
+
+class Judged(NamedTuple):
+    """A second stage. items: the first k of the gallery for each query, by place; all other items
+    stay behind them. scores: by which they are put in order, the highest first.
+    """
+
+    items: Int[np.ndarray, "n k"]
+    scores: Float[np.ndarray, "n k"]
+
+    def first(self, query: int) -> Int[np.ndarray, " k"]:
+        """The items of one query in their new order."""
+        return self.items[query][np.argsort(-self.scores[query], kind="stable")]
 
 
 class RetrievalResult(NamedTuple):
@@ -70,13 +84,15 @@ def retrieve(
     positives: Sequence[Collection[int]],
     chunk: int = CHUNK,
     gallery_chunk: int = GALLERY_CHUNK,
+    second: Judged | None = None,
 ) -> RetrievalResult:
-    """Rank and average precision of each query, by dot product (normalise first for cosine).
+    """Rank and average precision of each query, by `products` (normalise first for cosine).
 
-    queries: [n, E]; gallery: [m, E]. positives: for each query the indices of its right answers.
-    chunk, gallery_chunk: scores computed at once; beside the embeddings memory is a few times chunk
-    * gallery_chunk floats, whatever n and m. Raises ValueError for shapes that do not fit,
-    non-finite embeddings, and queries without a right answer.
+    queries: [n, E]; gallery: [m, E]; one of them may be [n, Q, E]. positives: for each query the
+    indices of its right answers. second: another order of the first few. chunk, gallery_chunk:
+    scores computed at once; beside the embeddings memory is a few times chunk * gallery_chunk
+    floats, whatever n and m. Raises ValueError for shapes that do not fit, non-finite embeddings,
+    and queries without a right answer.
     """
     queries, gallery = np.asarray(queries), np.asarray(gallery)
     _check(queries, gallery, positives)
@@ -86,7 +102,8 @@ def retrieve(
         rows = queries[start : start + chunk].astype(np.float64)
         slack = TIE_TOLERANCE * _norms(rows) * longest
         right = [np.unique(list(indices)) for indices in positives[start : start + chunk]]
-        found.append(_retrieve_chunk(rows, gallery, right, slack, gallery_chunk))
+        own = None if second is None else Judged(*(x[start : start + chunk] for x in second))
+        found.append(_retrieve_chunk(rows, gallery, right, slack, gallery_chunk, own))
     return RetrievalResult(*map(np.concatenate, zip(*found, strict=True)))
 
 
@@ -96,6 +113,7 @@ def _retrieve_chunk(
     right: list[np.ndarray],
     slack: np.ndarray,
     gallery_chunk: int,
+    second: Judged | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks and average precisions of a few queries: how many wrong items beat each right one is
     counted part by part of the gallery.
@@ -106,20 +124,81 @@ def _retrieve_chunk(
     own = np.full((len(rows), sizes.max()), -np.inf)  # [chunk, P], right scores, best first
     for start in range(0, len(row), gallery_chunk):
         part = slice(start, start + gallery_chunk)
-        products = np.einsum("pe,pe->p", rows[row[part]], gallery[item[part]].astype(np.float64))
-        own[row[part], place[part]] = products
-    own = -np.sort(-own, axis=1)
+        each = np.einsum("p...e,p...e->p...", *_aligned(rows[row[part]], gallery[item[part]]))
+        own[row[part], place[part]] = each.reshape(len(each), -1).max(axis=1)
+    best = np.argsort(-own, axis=1, kind="stable")
+    own = np.take_along_axis(own, best, axis=1)
     threshold = np.where(own > -np.inf, own - slack[:, None], np.inf)
     wrong = np.zeros(own.shape, np.int64)  # items that beat each right one
     for start in range(0, len(gallery), gallery_chunk):
-        scores = rows @ gallery[start : start + gallery_chunk].astype(np.float64).T
+        scores = products(rows, gallery[start : start + gallery_chunk].astype(np.float64))
         here = (item >= start) & (item < start + gallery_chunk)
         scores[row[here], item[here] - start] = -np.inf
         wrong += _count_at_least(scores, threshold)
+    if second is not None:
+        wrong = _judged_anew(
+            wrong,
+            [items[order[: len(items)]] for items, order in zip(right, best, strict=True)],
+            second,
+        )
     number = np.arange(1, own.shape[1] + 1)  # of the right answer, from the best
     rank = number + wrong
     gained = np.where((rank <= sizes[:, None]) & (own > -np.inf), number / rank, 0.0)
     return 1 + wrong[:, 0], gained.sum(axis=1) / sizes
+
+
+def _judged_anew(
+    wrong: np.ndarray, right: list[np.ndarray], second: Judged
+) -> Int[np.ndarray, "chunk P"]:
+    """How many wrong items beat each right one, the best first, after a second stage.
+
+    wrong: how many did before, of the items `right`.
+    """
+    found = np.full(wrong.shape, np.iinfo(np.int64).max)
+    for row, items in enumerate(right):
+        candidates, scores = second.items[row], second.scores[row]
+        bad = scores[~np.isin(candidates, items)]
+        known = dict(zip(candidates.tolist(), scores.tolist(), strict=True))
+        counts = [
+            np.count_nonzero(bad >= known[item]) if item in known else max(count, len(bad))
+            for item, count in zip(items.tolist(), wrong[row].tolist(), strict=False)
+        ]
+        found[row, : len(items)] = np.sort(counts)
+    return found
+
+
+def products(
+    queries: Float[np.ndarray, "n *P E"], gallery: Float[np.ndarray, "m *Q E"]
+) -> Float[np.ndarray, "n m"]:
+    """Of each query with each item; the best, where an item or a query has several vectors
+    (BLIP-2, arXiv:2301.12597, section 3.1).
+    """
+    if queries.ndim == 2 and gallery.ndim == 2:
+        return queries @ gallery.T
+    ours, theirs = (x.reshape(len(x), -1, x.shape[-1]).swapaxes(0, 1) for x in (queries, gallery))
+    return reduce(np.maximum, (query @ item.T for query in ours for item in theirs))
+
+
+def first_candidates(
+    queries: np.ndarray, gallery: np.ndarray, k: int, chunk: int = CHUNK
+) -> Judged:
+    """The k items of the highest `products` with each query, best first, or all if there are no
+    more; for a second stage to score anew.
+    """
+    found = []
+    for rows in _parts(queries, chunk):
+        scores = products(rows, gallery)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        found.append((order, np.take_along_axis(scores, order, axis=1)))
+    return Judged(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _aligned(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors [p, E] and [p, Q, E] as such that can be multiplied, float64."""
+    other = other.astype(np.float64)
+    if one.ndim == other.ndim:
+        return one, other
+    return (one[:, None], other) if one.ndim < other.ndim else (one, other[:, None])
 
 
 def _count_at_least(scores: np.ndarray, threshold: np.ndarray) -> Int[np.ndarray, "chunk P"]:
@@ -137,12 +216,14 @@ def _parts(vectors: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(vectors.astype(np.float64), axis=1)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1)
+    return norms.reshape(len(norms), -1).max(axis=1)
 
 
 def _check(queries: np.ndarray, gallery: np.ndarray, positives: Sequence[Collection[int]]) -> None:
     shapes = f"embeddings must be [n, E] and [m, E], got {queries.shape} and {gallery.shape}"
-    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+    fine = {queries.ndim, gallery.ndim} in ({2}, {2, 3})
+    if not fine or queries.shape[-1] != gallery.shape[-1]:
         raise ValueError(shapes)
     if not queries.size or not gallery.size:
         raise ValueError(shapes)
@@ -187,15 +268,21 @@ def rank_measures(result: RetrievalResult) -> list[Measure]:
 
 
 def _both(
-    images, texts, positives, chunk: int, kinds: tuple[str, str] = ("image", "text")
+    images,
+    texts,
+    positives,
+    chunk: int,
+    kinds: tuple[str, str] = ("image", "text"),
+    judged: tuple[Judged | None, Judged | None] = (None, None),
 ) -> dict[str, list[Measure]]:
     """Measures by direction."""
     backward = transposed_positives(positives, len(texts))
     first, second = kinds
-    return {
-        f"{first}_to_{second}": rank_measures(retrieve(images, texts, positives, chunk)),
-        f"{second}_to_{first}": rank_measures(retrieve(texts, images, backward, chunk)),
+    ways = {
+        f"{first}_to_{second}": retrieve(images, texts, positives, chunk, second=judged[0]),
+        f"{second}_to_{first}": retrieve(texts, images, backward, chunk, second=judged[1]),
     }
+    return {way: rank_measures(result) for way, result in ways.items()}
 
 
 def retrieval_scores(
@@ -204,12 +291,14 @@ def retrieval_scores(
     positives: Sequence[Collection[int]],
     chunk: int = CHUNK,
     kinds: tuple[str, str] = ("image", "text"),
+    judged: tuple[Judged | None, Judged | None] = (None, None),
 ) -> dict[str, Score]:
     """`retrieval_metrics` with n (images or texts, by direction) and intervals over the queries.
 
-    The gallery is the same in every resample. kinds: what the two sides are called.
+    The gallery is the same in every resample. kinds: what the two sides are called. judged: the
+    second stages of both directions.
     """
-    found = _both(images, texts, positives, chunk, kinds)
+    found = _both(images, texts, positives, chunk, kinds, judged)
     return {
         f"{direction}/{name}": one
         for direction, measures in found.items()

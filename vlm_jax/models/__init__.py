@@ -43,6 +43,7 @@ NEEDS = {
     "unembed": ("decoder",),
     "classify": ("classify",),
     "contrast": ("text", "contrast"),
+    "match": ("vision", "text", "contrast", "classify"),
     "reconstruct": ("text", "fusion", "reconstruct"),
     "label_regions": ("regions",),
 }
@@ -118,6 +119,8 @@ def check(
             'config.model.fusion, or "cross" among the parts of the text encoder: '
             'add them, or let a decoder read it (task vqa_generation with question_to="decoder")'
         )
+    if "match" in asks.values():
+        problems += _unmatchable(config, "fusion" in has or looking)
     problems += _misfits(config, set(asks.values()), question_in_text)
     if problems:
         raise InvalidModel("; ".join(problems))
@@ -176,6 +179,22 @@ def _misfits(
             "masked words are predicted from the words on both sides, which neither this text "
             "encoder nor this fusion looks at: use a transformer with causal=False, a recurrent "
             f"encoder with bidirectional=True, or one of the fusions {', '.join(MIXING)}"
+        )
+    return problems
+
+
+def _unmatchable(config: Mapping[str, Any], joined: bool) -> list[str]:
+    """Sentences about what keeps a model from judging whether image and text belong together."""
+    problems = []
+    if "text" in config and not joined:
+        problems.append(
+            "matching reads image and text together: add config.model.fusion, or "
+            '"cross" to the parts of config.model.text'
+        )
+    classes = dict(config.get("classify") or {}).get("classes", 2)
+    if classes != 2:
+        problems.append(
+            f"matching knows two classes, config.model.classify has {classes}: set classes=2"
         )
     return problems
 

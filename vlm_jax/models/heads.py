@@ -48,7 +48,7 @@ class ContrastHead(nn.Module):
         if self.bias is not None:
             self.logit_bias = self.param("logit_bias", nn.initializers.constant(self.bias), ())
 
-    def embed(self, kind: str, pooled: Float[Array, "B D"]) -> Float[Array, "B E"]:
+    def embed(self, kind: str, pooled: Float[Array, "B *Q D"]) -> Float[Array, "B *Q E"]:
         """Unit vectors of a kind: "image", "text" or "audio"."""
         return _unit(getattr(self, kind)(pooled) if kind in self.project else pooled)
 
@@ -66,7 +66,7 @@ class ContrastHead(nn.Module):
         return outputs
 
 
-def _unit(x: Float[Array, "B E"]) -> Float[Array, "B E"]:
+def _unit(x: Float[Array, "B *Q E"]) -> Float[Array, "B *Q E"]:
     """Divide by the norm, in float32; the epsilon keeps a zero vector's gradient finite."""
     x = constrain(x.astype(jnp.float32), BATCH)
     return x * (jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12) ** -0.5

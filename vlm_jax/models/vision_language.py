@@ -17,6 +17,8 @@ from vlm_jax.encoders.precomputed import known_features
 from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
 from vlm_jax.layers.low_rank import adapted
 from vlm_jax.losses import Unembedding
+from vlm_jax.losses.contrastive import all_products
+from vlm_jax.models import rows
 from vlm_jax.types import Batch, Cache, Features, concatenate, summary
 
 Part = Any
@@ -143,23 +145,33 @@ class VisionLanguageModel(nn.Module):
         """
         shared = getattr(self.fusion, "shares_images", False) and "retrieved" not in inputs
         if visual is not None and not shared:
-            visual = _for_rows(visual, len(inputs["text"]))
+            visual = rows.for_rows(visual, len(inputs["text"]))
         visual = self.with_retrieved(visual, inputs, train=train)
         if self.fusion is None:
             return self.encode_text(inputs, visual, train=train)
         return self.fusion(visual, self.encode_text(inputs, train=train), train=train)
 
-    def embed_image(self, image: Array | Mapping) -> Float[Array, "B E"]:
-        """Unit vectors of images in the shared space."""
-        return self.contrast_head.embed("image", summary(self.encode_image(image)))
+    def embed_image(self, image: Array | Mapping) -> Float[Array, "B *Q E"]:
+        """Unit vectors of images in the shared space; one for each query where a fusion has them
+        and reads images by themselves, of which the best counts (arXiv:2301.12597, section 3.1).
+        """
+        return self.contrast_head.embed("image", self._alone("image", self.encode_image(image)))
 
     def embed_text(self, inputs: Mapping[str, Array]) -> Float[Array, "B E"]:
         """Unit vectors of texts in the shared space."""
-        return self.contrast_head.embed("text", summary(self.encode_text(inputs)))
+        return self.contrast_head.embed("text", self._alone("text", self.encode_text(inputs)))
 
     def embed_audio(self, audio: Array) -> Float[Array, "B E"]:
         """Unit vectors of sounds in the shared space."""
         return self.contrast_head.embed("audio", summary(self.encode_audio(audio)))
+
+    def _alone(self, kind: str, seen: Features, train: bool = False) -> Float[Array, "B *Q D"]:
+        """What an image, a text or a sound is compared by."""
+        if kind == "audio" or not getattr(self.fusion, "reads_text", False):
+            return summary(seen)
+        if kind == "image":
+            return self.fusion(seen, None, train=train).tokens
+        return summary(self.fusion(None, seen, train=train))
 
     def contrast(
         self,
@@ -169,16 +181,35 @@ class VisionLanguageModel(nn.Module):
         heard: Features | None = None,
         train: bool = False,
     ) -> dict[str, Array]:
-        """image_embeds, text_embeds, audio_embeds f32[B, E] of what is given; scale, perhaps
-        bias.
+        """image_embeds, text_embeds, audio_embeds f32[B, E] of what is given, or image_embeds
+        f32[B, Q, E] as those of `embed_image`; scale, perhaps bias.
         """
         text = self.encode_text(inputs, train=train) if inputs else None
-        if getattr(self.fusion, "reads_text", False):  # each by itself (BLIP-2)
-            visual = visual if visual is None else self.fusion(visual, None, train=train)
-            text = text if text is None else self.fusion(None, text, train=train)
         given = {"image": visual, "text": text, "audio": heard}
-        pooled = {kind: summary(x) for kind, x in given.items() if x is not None}
+        pooled = {kind: self._alone(kind, x, train) for kind, x in given.items() if x is not None}
         return self.contrast_head(pooled, train=train)
+
+    def match(
+        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> dict[str, Array]:
+        """As `contrast`, and match_logits f32[B, 3, 2] of each row's own image and text, of its
+        text with a wrong image, and of its image with a wrong text (class 1: they belong together);
+        match_found bool[B, 3], which of them there are.
+
+        The wrong ones are the batch's, see `rows.hard_negatives`; in training they are drawn.
+        inputs["text_with_image"] is the text as it is read with an image, if that differs.
+        """
+        found = self.contrast(visual, inputs, train=train)
+        logits = found["scale"] * all_products(found["image_embeds"], found["text_embeds"])
+        true = rows.true_pairs(inputs["picture_id"], inputs["text_id"], inputs["said_ids"])
+        key = self.make_rng("dropout") if train else None
+        chosen = rows.hard_negatives(logits, true, key)
+        texts = {"text": inputs.get("text_with_image", inputs["text"])}
+        texts["text_mask"] = inputs["text_mask"]
+        fused = self.fuse(*rows.with_negatives(visual, texts, chosen), train=train)
+        match = self.classify_head(summary(fused), train=train)
+        there = jnp.concatenate([jnp.ones_like(chosen.found[:, :1]), chosen.found], axis=1)
+        return found | {"match_logits": match.reshape(-1, 3, 2), "match_found": there}
 
     def classify(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
@@ -267,8 +298,8 @@ class VisionLanguageModel(nn.Module):
         if fused:
             return self.fuse(visual, inputs, train=train)
         if visual is not None and "segments" in inputs:
-            return _side_by_side(visual, inputs["segments"])
-        visual = visual if visual is None else _for_rows(visual, len(inputs["tokens"]))
+            return rows.side_by_side(visual, inputs["segments"])
+        visual = visual if visual is None else rows.for_rows(visual, len(inputs["tokens"]))
         return self.with_retrieved(visual, inputs, train=train)
 
     def with_retrieved(
@@ -342,7 +373,7 @@ class VisionLanguageModel(nn.Module):
         """Any number of images as the decoder's memory, where images stand in the text's midst:
         each text gets, in order, one image token for each of its tokens that stands for one.
         """
-        return _dealt(visual, tokens == self.decoder.image_token)
+        return rows.dealt(visual, tokens == self.decoder.image_token)
 
     def decode(
         self,
@@ -353,7 +384,7 @@ class VisionLanguageModel(nn.Module):
         mask: Bool[Array, "B T"] | None = None,
         prefix: Int[Array, " B"] | None = None,
         **given: Any,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+    ) -> tuple[Float[Array, "B _ V"], Cache | None]:
         """The decoder by itself; see `vlm_jax.decoders`. given: what else this decoder takes."""
         given = given | self._words()
         return self.decoder(tokens, memory, cache, mask=mask, prefix=prefix, **given)
@@ -367,31 +398,3 @@ class VisionLanguageModel(nn.Module):
     ) -> Cache:
         """The decoder's empty cache with room for `length` tokens; given: see the decoder's."""
         return self.decoder.init_cache(memory, length, extra, **given)
-
-
-def _dealt(visual: Features, where: Bool[Array, "B T"]) -> Features:
-    """The real tokens of all images in one row, then cut into the shares of B texts."""
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (visual.tokens, visual.mask)]
-    counts = jnp.sum(where, axis=1)  # [B]
-    place = jnp.arange(min(where.shape[1], len(flat[1])))[None]
-    rank = (jnp.cumsum(counts) - counts)[:, None] + place  # [B, S]
-    real = (place < counts[:, None]) & (rank < jnp.sum(flat[1]))
-    chosen = jnp.argsort(~flat[1], stable=True)[jnp.minimum(rank, len(flat[1]) - 1)]
-    places = visual.places
-    places = None if places is None else places.reshape(-1, 3)[chosen]
-    return Features(flat[0][chosen], real, None, places)
-
-
-def _side_by_side(visual: Features, segments: Int[Array, "B T"]) -> Features:
-    """The images of each row's examples as one memory; where a row has fewer, nothing is real."""
-    rows = len(segments)
-    tokens, mask = (x.reshape(rows, -1, *x.shape[1:]) for x in (visual.tokens, visual.mask))
-    there = jnp.arange(tokens.shape[1])[None] < jnp.max(segments, axis=1, keepdims=True)
-    mask = mask & there[..., None]  # [B, n, S]
-    return Features(tokens.reshape(rows, -1, tokens.shape[-1]), mask.reshape(rows, -1))
-
-
-def _for_rows(visual: Features, rows: int) -> Features:
-    """The features of the image that each of `rows` texts belongs to."""
-    times = rows // len(visual.tokens)
-    return visual if times == 1 else jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), visual)

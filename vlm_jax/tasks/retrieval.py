@@ -12,7 +12,13 @@ from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
-from vlm_jax.metrics.recall import positives_of_groups, transposed_positives
+from vlm_jax.metrics.recall import (
+    Judged,
+    positives_of_groups,
+    products,
+    transposed_positives,
+)
+from vlm_jax.tasks.matching import judge, matching
 from vlm_jax.tokenizers import Tokenizer
 
 CHUNK = 1024
@@ -27,7 +33,8 @@ class Retrieval:
     arXiv:2303.15343). chunk: at most so many images meet so many texts at a time in the loss, whose
     memory is then linear in the batch; None for all at once, up to 4,096 rows, and 1,024 beyond.
     between: the two of KINDS that are brought together, "text" last if it is one; several such
-    tasks share one space (arXiv:2305.05665).
+    tasks share one space (arXiv:2305.05665). match: how images and texts are read together besides,
+    see `tasks.matching.Matching`.
     """
 
     tokenizer: Tokenizer
@@ -35,11 +42,12 @@ class Retrieval:
     loss_name: str = "softmax"
     chunk: int | None = None
     between: tuple[str, str] = ("image", "text")
+    match: Mapping[str, Any] | None = None
     head: ClassVar[str] = "contrast"
     texts: ClassVar[str | None] = None
 
     def __post_init__(self):
-        """ValueError for another loss_name or pair."""
+        """ValueError for another loss_name or pair, or a match of others than image and text."""
         if self.loss_name not in ("softmax", "sigmoid"):
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
         known = len({*self.between}) == len(self.between) == 2 and {*self.between} <= {*KINDS}
@@ -48,10 +56,13 @@ class Retrieval:
                 f"between={self.between}: choose two of {', '.join(KINDS)}, in this order if one "
                 "is text"
             )
+        if matching(self.match) is not None and tuple(self.between) != ("image", "text"):
+            raise ValueError(f"match reads an image and a text together, not {self.between}")
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption (the first without rng), or what an encoder made of it beforehand;
-        DataError if the example has none. Nothing, if no texts are looked for.
+        DataError if the example has none, or if it is to be matched and is no more than that.
+        Nothing, if no texts are looked for.
         """
         if "text" not in self.between:
             return {}
@@ -59,9 +70,13 @@ class Retrieval:
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which retrieval learns from")
         chosen = 0 if rng is None else rng.integers(len(captions))
+        match = matching(self.match)
         if "text_features" in example:
+            if match is not None:
+                raise DataError("features of texts cannot be matched: drop config.data's `text`")
             return {"text_pooled": example["text_features"][chosen]}
-        return self.text(captions[chosen])
+        text, caption = self.text(captions[chosen]), captions[chosen]
+        return text if match is None else text | match.fields(text, caption, example)
 
     def text(self, text: str) -> Arrays:
         """One text as the text encoder reads it."""
@@ -69,6 +84,11 @@ class Retrieval:
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]. ValueError for the sigmoid loss of a model without logit bias."""
+        match = matching(self.match)
+        contrast = self._contrast(outputs)
+        return contrast if match is None else contrast + match.weight * match.loss(outputs)
+
+    def _contrast(self, outputs: Mapping) -> Any:
         image, text = (outputs[f"{kind}_embeds"] for kind in self.between)
         scale = outputs["scale"]
         if self.loss_name == "softmax":
@@ -93,7 +113,8 @@ class Retrieval:
         or the same of sounds; or over pairs of images and sounds.
 
         Equal captions count for all images that carry them, images and sounds of equal `content`
-        for each other. Chance is what a random order would score.
+        for each other. Chance is what a random order would score. ".../reranked/R@1" and so on
+        come after the second stage of a task with `match`.
         """
         examples = [source[i] for i in range(len(source))]
         first, second = self.between
@@ -114,11 +135,17 @@ class Retrieval:
             others = np.stack([partners[i] for i in found])
             contents = [example.get("content", example["id"]) for example in shown]
             positives = positives_of_groups(contents, contents)
-        vectors = np.stack(list(found.values()))
-        run.save_predictions(_top_hits(shown, texts, positives, vectors, others))
+        vectors, match = np.stack(list(found.values())), matching(self.match)
+        judged = (None, None)
+        if match is not None and match.rerank and texts:
+            judged = judge(run, self, source, list(found), texts, (vectors, others))
+        run.save_predictions(_top_hits(shown, texts, positives, vectors, others, judged[1]))
         scores = metrics.retrieval_scores(vectors, others, positives, kinds=self.between)
         yield from scores.items()
         yield from _chances(self.between, positives, len(others))
+        if judged[1] is not None:
+            again = metrics.retrieval_scores(vectors, others, positives, judged=judged)
+            yield from ((name.replace("/", "/reranked/"), one) for name, one in again.items())
         yield "n", float(len(shown))
         if texts:
             yield "n_texts", float(len(texts))
@@ -184,14 +211,16 @@ def _top_hits(
     positives: Sequence[Sequence[int]],
     image_embeds: np.ndarray,
     text_embeds: np.ndarray,
+    judged: Judged | None = None,
     hits: int = 5,
 ) -> list[dict[str, Any]]:
-    """For each image one of its texts, and the images that come first for that text; without
-    texts, those that come first for its sound.
+    """For each image one of its texts, and the images that come first for that text, after the
+    second stage if there was one; without texts, those that come first for its sound.
     """
     rows = []
     for example, right in zip(shown, positives, strict=True):
-        order = np.argsort(-(image_embeds @ text_embeds[right[0]]), kind="stable")[:hits]
+        order = np.argsort(-products(image_embeds, text_embeds[right[:1]])[:, 0], kind="stable")
+        order = (order if judged is None else judged.first(right[0]))[:hits]
         found = [shown[i]["id"] for i in order]
         text = example.get("content", "") if texts is None else texts[right[0]]
         row = {"id": example["id"], "captions": example["captions"], "text": text, "hits": found}

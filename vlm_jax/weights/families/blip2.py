@@ -168,9 +168,9 @@ def _wiring(network: Any) -> tuple[bool, int | None]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """Captions without a prompt, and answers (arXiv:2301.12597, section 4.2)."""
+    """Captions without a prompt, and answers (arXiv:2301.12597, section 4.2), or retrieval."""
     if retrieves(config):
-        return {}
+        return retrieval.tasks(config)
     text, fields = sections(config)[2], image_fields(config)
     images, shown = None, ""
     if "image_token" in fields:

@@ -5,8 +5,7 @@ Q-Former reads an image, a text, or both together.
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
+from vlm_jax.losses.contrastive import all_products
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, text_inputs
 from vlm_jax.weights.families import bert, qformer
@@ -17,6 +16,8 @@ from vlm_jax.weights.rules import Rule, Rules, dense
 NAME = "Blip2ForImageTextRetrieval"
 HEADS = {"contrast_head/image": "vision_projection", "contrast_head/text": "text_projection"}
 HEADS |= {"classify_head/out": "itm_head"}
+LENGTH = 32
+"""Tokens of a text, in the released code."""
 
 
 def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -68,6 +69,11 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     return image | texts, {"match": "understand", "contrast": "contrast"}
 
 
+def tasks(config: Config) -> dict[str, Any]:
+    """Retrieval by contrast, whose first candidates are matched."""
+    return {"retrieval": dict(length=LENGTH, match=dict())}
+
+
 def words_of(apply: Any, inputs: Inputs) -> dict[str, Any]:
     """The text. Where config.json has an image token, the reference's text begins with one for each
     query, which are left out.
@@ -98,11 +104,9 @@ def contrast(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     queries = apply(visual, method=lambda model, seen: model.fusion(seen, None))
     read = apply(words_of(apply, inputs), method=_read)
     embed = lambda model, kind, x: model.contrast_head.embed(kind, x)
-    rows, count, width = queries.tokens.shape
-    images = apply("image", queries.tokens.reshape(-1, width), method=embed)
-    images = images.reshape(rows, count, -1)
+    images = apply("image", queries.tokens, method=embed)
     texts = apply("text", read.pooled, method=embed)
-    products = jnp.max(jnp.einsum("bqe,te->btq", images, texts), axis=-1)
+    products = all_products(images, texts)
     scores = dict(logits_per_image=products, logits_per_text=products.T, score=products)
     tokens = dict(queries=queries.tokens, text_tokens=read.tokens, image_tokens=visual.tokens)
     return scores | tokens | dict(image_embeds=images, text_embeds=texts)
