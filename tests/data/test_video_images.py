@@ -8,7 +8,14 @@ import pytest
 from tests.data import clips
 from vlm_jax.data import images
 from vlm_jax.data.schema import DataError, Video, validate
-from vlm_jax.data.video_images import ShuffledFrames, VideoFile, VideoPixels, as_image
+from vlm_jax.data.video_images import (
+    ShuffledFrames,
+    VideoFile,
+    VideoPixels,
+    as_image,
+    frames_shown,
+    shown_frames,
+)
 
 STEADY = [i / 25 for i in range(20)]
 
@@ -57,3 +64,18 @@ def test_shuffling_keeps_the_frames_and_never_their_order():
     assert all(shades(row["image"].frames(1)) == [3] for row in ShuffledFrames(source))
     with pytest.raises(DataError, match="a picture has no frames"):
         ShuffledFrames(type("Rows", (list,), {"name": "rows"})([{"id": "a", "image": b"x"}]))[0]
+
+
+PACE = dict(fps=5.0, least=2, most=6, depth=2)
+
+
+def test_a_file_shows_as_many_frames_as_it_is_long(tmp_path):
+    image = VideoFile(str(clips.write(tmp_path / "x.mp4", STEADY)))  # 20 frames in 0.8 s
+    assert shades(image.paced(**PACE)) == [0, 5, 10, 15] and image.count(**PACE) == 4
+    assert shades(image.paced(**PACE | dict(fps=9.0))) == [0, 3, 6, 10, 13, 16]
+    part = VideoFile(image.path, 0.2, 0.4)
+    assert shades(part.paced(**PACE)) == [5, 7] and part.count(**PACE) == 2
+    assert shades(frames_shown(image, 3, PACE)) == [0, 5, 10, 15]
+    assert shades(frames_shown(image, 2, None)) == [5, 15] and shown_frames(image, 2, None) == 2
+    memory = VideoPixels(np.zeros((9, 2, 2, 3), np.uint8))  # which has no clock
+    assert len([*frames_shown(memory, 3, PACE)]) == shown_frames(memory, 3, PACE) == 3

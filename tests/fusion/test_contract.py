@@ -203,3 +203,20 @@ def test_cross_modal_without_segments_or_projection_is_a_stack_over_both():
     )
     shapes = jax.eval_shape(fusion.init, jax.random.key(1), visual, textual)
     assert set(shapes["params"]) == {"embed_norm", "transformer", "pooled"}
+
+
+def test_the_start_of_a_text_is_pooled_even_if_it_is_padding():
+    """As the released ViLT and LXMERT do with texts that are padded on the left."""
+    visual, textual = inputs()
+    left = textual._replace(mask=jnp.array([[True] * T, [False] * 2 + [True] * (T - 2)]))
+    first, start = (build("cross_modal", pooling=name)(visual, left) for name in ("first", "start"))
+    np.testing.assert_allclose(first.pooled[0], start.pooled[0], atol=1e-6)
+    assert jnp.abs(first.pooled[1] - start.pooled[1]).max() > 1e-3
+    both = build("coattention", pooling="first")
+    pooled = both(visual, left).pooled
+    moved = left._replace(tokens=left.tokens.at[1, 0].multiply(-1.0))  # the padding, pooled
+    change = jnp.abs(both(visual, moved).pooled - pooled).max(axis=1)
+    assert change[0] < 1e-6 < 1e-3 < change[1]
+    nothing = left._replace(mask=left.mask.at[1].set(False))
+    dirty = nothing._replace(tokens=nothing.tokens.at[1].set(1e3))
+    np.testing.assert_allclose(both(visual, dirty).tokens, both(visual, nothing).tokens, atol=1e-5)

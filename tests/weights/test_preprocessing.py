@@ -8,8 +8,12 @@ import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+from transformers.video_utils import VideoMetadata
 
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import InputReader
+from vlm_jax.data.video import paced
+from vlm_jax.data.video_images import VideoPixels
 from vlm_jax.weights import preprocessing
 from vlm_jax.weights.families.qwen2_vl import packed
 from vlm_jax.weights.folder import WeightsError
@@ -48,7 +52,7 @@ def test_pixels_are_the_reference_s(case, tmp_path):
     processor = make(case)
     processor.save_pretrained(tmp_path)
     fields, statistics = preprocessing.image_fields(tmp_path)
-    read = ImageReader(**fields)
+    read = InputReader(**fields)
     mean, std = (np.array(statistics[name], np.float32) for name in ("image_mean", "image_std"))
     for photo in PHOTOS:
         expected = processor(photo, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
@@ -97,7 +101,7 @@ def cut(folder):
     """Our reader for a folder, and from pixels of ours to the reference's values."""
     fields, statistics = preprocessing.image_fields(folder)
     mean, std = (np.array(statistics[name], np.float32) for name in ("image_mean", "image_std"))
-    return ImageReader(**fields), lambda pixels: (pixels / np.float32(255) - mean) / std
+    return InputReader(**fields), lambda pixels: (pixels / np.float32(255) - mean) / std
 
 
 def close(ours, expected):
@@ -168,6 +172,45 @@ def test_qwen2_vl_s_pictures_keep_their_size(options, tmp_path):
         places, segments = packed(expected["image_grid_thw"], count, side)
         np.testing.assert_array_equal(made["places"][:count], places)
         assert np.all(segments == 1)
+
+
+def video_fields(folder, **options):
+    """The reference's processor of videos with these settings, and our reader of its folder."""
+    processor = Qwen2VLVideoProcessor(**options)
+    pil("Qwen2VL").save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return processor, preprocessing.image_fields(folder)[0]
+
+
+@pytest.mark.parametrize(
+    "options", [dict(fps=2), dict(fps=1.7, min_frames=6, max_frames=21, temporal_patch_size=3)]
+)
+def test_videos_are_read_at_the_rate_that_a_folder_says(options, tmp_path):
+    processor, fields = video_fields(tmp_path, **options)
+    for total, rate in [(2, 30.0), (5, 25.0), (77, 24.0), (300, 30.0), (641, 29.97), (9000, 12.5)]:
+        metadata = VideoMetadata(total_num_frames=total, fps=rate)
+        if total < fields["pace"]["depth"]:
+            continue  # where the reference has no answer
+        expected = processor.sample_frames(metadata).tolist()
+        assert paced(total, rate, **fields["pace"]) == expected
+    assert paced(1, 25.0, **fields["pace"]) == [0]
+    memory = VideoPixels(np.zeros((20, 56, 56, 3), np.uint8))  # which has no clock
+    made, _ = InputReader(**fields)(memory, None)
+    assert made["segments"].max() == -(-16 // fields["pace"]["depth"])
+    with pytest.raises(WeightsError, match="num_frames exclude each other"):
+        video_fields(tmp_path, fps=2, num_frames=4)
+
+
+def test_frames_share_the_pixels_that_a_folder_allows_all_of_them(tmp_path):
+    size = dict(shortest_edge=20 * 28 * 28, longest_edge=500 * 28 * 28)
+    options = dict(size=size, cap_pixels_per_frame=True, max_video_tokens=300)
+    processor, fields = video_fields(tmp_path, **options)
+    for count in (2, 5, 12):
+        frames = np.stack([CHINA[:300, i : i + 400] for i in range(count)])
+        expected = processor([frames], do_sample_frames=False, return_tensors="np")
+        times, rows, columns = expected["video_grid_thw"][0]
+        made, _ = InputReader(**fields | dict(frames=count))(VideoPixels(frames), None)
+        assert made["grid"].tolist() == [times * rows // 2, columns // 2]
 
 
 TILED = {

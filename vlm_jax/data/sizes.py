@@ -95,15 +95,21 @@ def clip(
     least: int,
     most: int,
     depth: int,
+    tokens: int | None = None,
 ) -> Cut:
     """As `native`, of the frames uint8[H, W, 3] of a video, `depth` of them in each patch, one
     behind the other; the last is repeated to fill up.
 
-    least, most: pixels of each frame. segments: which patches are of the same frames, from 1; rows
-    of the grid: those of all frames, one below the other.
+    least, most: pixels of each frame. tokens: a model's context, of which nine tenths are shared
+    evenly by the frames, where that is less than `most` for each. segments: which patches are of
+    the same frames, from 1; rows of the grid: those of all frames, one below the other.
     """
     height, width = frames[0].shape[:2]
-    height, width = _native_size(height, width, patch * block, least, most)
+    unit = patch * block
+    if tokens is not None:
+        share = int(tokens * unit**2 * 0.9) * depth // len(frames)
+        most = max(min(most, share), int(1.05 * least))
+    height, width = _native_size(height, width, unit, least, most)
     frames = [*frames, *[frames[-1]] * (-len(frames) % depth)]
     cut = np.stack([_patches(resize(x, height, width, method), patch, block) for x in frames])
     _, each, numbers = cut.shape

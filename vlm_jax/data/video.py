@@ -9,7 +9,6 @@ wanted seconds the file is searched by its key frames, not decoded from end to e
 import io
 import os
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +57,22 @@ def at_rate(seconds: float, fps: float) -> list[float]:
     return [i / fps for i in range(max(1, round(seconds * fps)))]
 
 
+def paced(total: int, rate: float, *, fps: float, least: int, most: int, depth: int) -> list[int]:
+    """Which of `total` frames, of which a second has `rate`, show about `fps` of them a second: n
+    of them, each the first of n equal parts, as Qwen2-VL's processor chooses (arXiv:2409.12191,
+    section 2.1).
+
+    n is at least `least` and at most `most`, as far as there are so many, rounded down to a
+    multiple of `depth`, or `total` if that is less. ValueError for a rate not above 0.
+    """
+    if not fps > 0:
+        raise ValueError(f"fps={fps} must be above 0")
+    whole = min(most, total) // depth * depth
+    count = int(min(max(total / rate * fps, least), whole)) // depth * depth
+    count = count or min(total, depth)
+    return [number * total // count for number in range(count)]
+
+
 class _Decoded(NamedTuple):
     """A frame of PyAV, and its second since the first frame."""
 
@@ -69,9 +84,9 @@ class VideoReader:
     """An open video file: `with VideoReader(path) as video: video.at([0.5, 3.0])`.
 
     source: a path, or the bytes of a file. name: what errors call it. seconds: how long it lasts.
-    decoded: how many frames were decoded so far, a measure of the work. DataError, naming the file,
-    if there is none, it is empty, no video, without a video stream, without a frame or truncated,
-    and without PyAV.
+    rate: frames per second on average, 25 if the file does not say. decoded: how many frames were
+    decoded so far, a measure of the work. DataError, naming the file, if there is none, it is
+    empty, no video, without a video stream, without a frame or truncated, and without PyAV.
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
@@ -83,7 +98,7 @@ class VideoReader:
             if first is None:
                 raise DataError(f"{self.name} holds no frame: its video stream is empty")
             self._stamped = first.frame.time is not None
-            self.seconds = max(self._measured(), 1 / float(self._rate()))
+            self.seconds = max(self._measured(), 1 / self.rate)
         except BaseException:
             self._container.close()
             raise
@@ -155,14 +170,15 @@ class VideoReader:
         if frame is None:
             return None
         # Some formats have no time stamps: there the frames are counted.
-        stamp = self._count / float(self._rate()) if frame.time is None else float(frame.time)
+        stamp = self._count / self.rate if frame.time is None else float(frame.time)
         self._origin = stamp if self._origin is None else self._origin
         self.decoded, self._count = self.decoded + 1, self._count + 1
         return _Decoded(max(0.0, stamp - self._origin), frame)
 
-    def _rate(self) -> Fraction:
+    @property
+    def rate(self) -> float:
         """Frames per second on average, 25 if the file does not say."""
-        return self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        return float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _measured(self) -> float:
         """How long the video lasts: by its stream, tags, container, or else by all packets."""
@@ -182,7 +198,7 @@ class VideoReader:
             if packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 last = max(last, end - (self._origin or 0.0))
-        return last if self._stamped else packets / float(self._rate())
+        return last if self._stamped else packets / self.rate
 
     def _jump(self, second: float) -> _Decoded | None:
         """The first frame from the last key frame at or before a second; the next frame where the
@@ -202,7 +218,7 @@ class VideoReader:
 
     def _check_end(self, last: _Decoded, second: float) -> None:
         """DataError if the file's frames end well before a second that its header promises."""
-        frame, one = last.frame, 1 / float(self._rate())
+        frame, one = last.frame, 1 / self.rate
         lasts = float((frame.duration or 0) * (frame.time_base or 0))
         end = last.second + max(lasts, one)
         if second > end + max(one, min(0.1 * self.seconds, 1.0)):

@@ -1,7 +1,7 @@
 """Videos as examples hold them: files, frames in memory, and either with its frames shuffled."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlm_jax.data.schema import DataError, Example, Pixels, Source, Video
-from vlm_jax.data.video import VideoReader, spread
+from vlm_jax.data.video import VideoReader, paced, spread
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv")
 SUFFIXES += (".wmv", ".flv", ".3gp")
@@ -35,14 +35,34 @@ class VideoFile:
     def frames(self, count: int) -> Iterator[np.ndarray]:
         """u8[H, W, 3] each, spread evenly; DataError as `VideoReader`, and for no such part."""
         with VideoReader(self.path) as video:
-            end = video.seconds if self.end is None else min(self.end, video.seconds)
-            if not 0 <= self.start < end:
-                raise DataError(
-                    f"{self.path} lasts {video.seconds:.2f} s: there is nothing between "
-                    f"{self.start:.2f} and {end:.2f} s"
-                )
-            for frame in video.at([self.start + t for t in spread(end - self.start, count)]):
+            for frame in video.at([self.start + t for t in spread(self._lasts(video), count)]):
                 yield frame.pixels
+
+    def paced(self, **pace: Any) -> Iterator[np.ndarray]:
+        """u8[H, W, 3] each, so many a second; pace, errors: as `data.video.paced` and `frames`."""
+        with VideoReader(self.path) as video:
+            for frame in video.at(self._paced(video, pace)):
+                yield frame.pixels
+
+    def count(self, **pace: Any) -> int:
+        """How many frames `paced` yields."""
+        with VideoReader(self.path) as video:
+            return len(self._paced(video, pace))
+
+    def _paced(self, video: VideoReader, pace: dict[str, Any]) -> list[float]:
+        """Seconds at which the chosen frames are on screen, the middles of their time."""
+        total = max(1, round(self._lasts(video) * video.rate))
+        return [self.start + (i + 0.5) / video.rate for i in paced(total, video.rate, **pace)]
+
+    def _lasts(self, video: VideoReader) -> float:
+        """Seconds from start to end."""
+        end = video.seconds if self.end is None else min(self.end, video.seconds)
+        if not 0 <= self.start < end:
+            raise DataError(
+                f"{self.path} lasts {video.seconds:.2f} s: there is nothing between "
+                f"{self.start:.2f} and {end:.2f} s"
+            )
+        return end - self.start
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +85,20 @@ class VideoPixels:
     def frames(self, count: int) -> Iterator[np.ndarray]:
         """u8[H, W, 3] each, spread evenly."""
         return (self.pixels[int(time)] for time in spread(len(self.pixels), count))
+
+
+def frames_shown(video: Video, count: int, pace: Mapping[str, Any] | None) -> Iterator[Pixels]:
+    """A video's frames: of a file as many as it is long, if `pace` says how (see `video.paced`),
+    else `count` of them, spread evenly, as of whatever has no clock.
+    """
+    if pace is None or not isinstance(video, VideoFile):
+        return video.frames(count)
+    return video.paced(**pace)
+
+
+def shown_frames(video: Video, count: int, pace: Mapping[str, Any] | None) -> int:
+    """How many frames `frames_shown` yields."""
+    return count if pace is None or not isinstance(video, VideoFile) else video.count(**pace)
 
 
 def as_image(image: Any) -> Any:

@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from vlm_jax.layers.masks import padding_mask, zero_padding
+from vlm_jax.layers.masks import finite_padding, padding_mask, zero_padding
 from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.transformer import Around, Block, Options
 from vlm_jax.types import Features, concatenate, summary
@@ -54,8 +55,9 @@ class CoAttentionFusion(nn.Module):
 
     shared: cross-attention comes first and is one module for both directions, as LXMERT has it.
     projections: of both streams to `width`. pooling: a tanh layer over the means of "both" streams,
-    or over the "first" token of the text. heads: N, a divisor of width (ValueError otherwise). The
-    others are those of `layers.transformer.Block`.
+    or over the "first" token of the text, even if it is padding, as the released LXMERT has it.
+    heads: N, a divisor of width (ValueError otherwise). The others are those of
+    `layers.transformer.Block`.
     """
 
     width: int
@@ -77,7 +79,7 @@ class CoAttentionFusion(nn.Module):
         if self.pooling not in ("both", "first"):
             raise ValueError(f'pooling={self.pooling!r}: choose "both" or "first"')
         dense = lambda name: nn.Dense(self.width, dtype=self.dtype, name=name)
-        streams = [zero_padding(x.tokens, x.mask) for x in (visual, textual)]
+        streams = [_padded(visual), _padded(textual)]
         if self.projections:
             streams = [dense("visual")(streams[0]), dense("textual")(streams[1])]
         scan = nn.scan(
@@ -100,3 +102,11 @@ class CoAttentionFusion(nn.Module):
         if self.pooling == "both":
             summaries = jnp.concatenate([summary(visual), summary(textual)], axis=-1)
         return concatenate(visual, textual)._replace(pooled=jnp.tanh(dense("pooled")(summaries)))
+
+
+def _padded(stream: Features) -> Float[Array, "B S D"]:
+    """A stream with its padding, whose first token may be asked for; zeros where nothing is real
+    and the other stream would look at it.
+    """
+    some = jnp.any(stream.mask, axis=1, keepdims=True)
+    return zero_padding(finite_padding(stream.tokens, stream.mask), stream.mask | some)

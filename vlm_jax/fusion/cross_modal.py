@@ -10,7 +10,7 @@ from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.transformer import NO_OPTIONS, Options, stack
 from vlm_jax.types import Features, concatenate, summary
 
-POOLINGS = ("first", "class", "mean", "before_last")
+POOLINGS = ("first", "start", "class", "mean", "before_last")
 
 
 class CrossModalFusion(nn.Module):
@@ -22,8 +22,10 @@ class CrossModalFusion(nn.Module):
     text. Image tokens are projected to `width` unless visual_projection is False, text tokens only
     if theirs differs. segments: rows of the table of segments, 0 for none; the first two are that
     of the image and that of the text.
-    pooling: "first" real text token, a learned "class" token that is prepended and not returned, or
-        "mean" of all real tokens; a tanh layer follows. Or "before_last": the state of the text
+    pooling: "first" real text token, the token at the "start" of the text even if it is padding, as
+        the released ViLT and VisualBERT do with texts that are padded on the left, a learned
+        "class" token that is prepended and not returned, or "mean" of all real tokens; a tanh layer
+        follows. Or "before_last": the state of the text
         token before the last real one as it is, as released for VisualBERT's answers; the layer is
         there all the same, for the sake of checkpoints that hold it. ValueError otherwise.
     heads: N, a divisor of width. The others are those of `layers.transformer.Transformer`.
@@ -94,6 +96,8 @@ class CrossModalFusion(nn.Module):
             return x[:, 0]
         if self.pooling == "before_last":
             place = jnp.maximum(jnp.sum(textual.mask, axis=1) - 2, 0)  # [B]
+        elif self.pooling == "start":
+            place = jnp.zeros(len(x), jnp.int32)
         else:
             place = jnp.argmax(textual.mask, axis=1)
         place = x.shape[1] - textual.mask.shape[1] + place

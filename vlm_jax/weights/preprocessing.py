@@ -24,7 +24,13 @@ PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
 """Least and most pixels of Qwen2-VL's pictures."""
 
 FRAMES = 16
-"""Of a video that Qwen2-VL sees, spread evenly."""
+"""Of a video that Qwen2-VL sees, spread evenly, where the folder does not say."""
+
+FEWEST_AND_MOST = (4, 768)
+"""Frames of a video that Qwen2-VL sees by the second, unless the folder says others."""
+
+CONTEXT = 128_000
+"""Tokens that frames share where a folder caps their pixels and does not say how many."""
 
 WIDEST = 1333 / 800
 """Of ViLT's pictures, the longest side over the shortest."""
@@ -59,7 +65,7 @@ def read_processor(folder: str | Path) -> dict[str, Any]:
 
 
 def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(fields of `data.pipeline.ImageReader`, image_mean and image_std of the model).
+    """(fields of `data.pipeline.InputReader`, image_mean and image_std of the model).
 
     WeightsError for a preprocessor that is not here, or has a setting that is not supported; it
     names the key.
@@ -157,14 +163,32 @@ def _patches(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _native(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Qwen2-VL's, of pictures and of videos, whose settings are those of pictures in older folders.
 
-    How many frames of a video are read is no matter of the network: FRAMES unless the folder says.
+    How many frames of a video are read is no matter of the network: as many a second as the folder
+    says by `fps`, between min_frames and max_frames, or num_frames, or else FRAMES. WeightsError
+    for both fps and num_frames.
     """
     fields = dict(size=settings["patch_size"], fit="native", block=settings["merge_size"])
     together = read_json(folder, "processor_config.json").get("video_processor")
     videos = read_json(folder, "video_preprocessor_config.json") or together or settings
-    clip = _pixels(videos) | dict(depth=settings.get("temporal_patch_size", 2))
+    depth = videos.get("temporal_patch_size") or settings.get("temporal_patch_size", 2)
+    clip = _pixels(videos) | dict(depth=depth)
+    if videos.get("cap_pixels_per_frame"):
+        clip |= dict(tokens=videos.get("max_video_tokens") or CONTEXT)
     frames = videos.get("num_frames") or FRAMES
-    return fields | _pixels(settings) | dict(frames=frames, clip=clip)
+    return (
+        fields | _pixels(settings) | dict(frames=frames, clip=clip) | _pace(folder, videos, depth)
+    )
+
+
+def _pace(folder: Any, videos: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """How many frames a second are read, if the folder says that."""
+    fps, (least, most) = videos.get("fps"), FEWEST_AND_MOST
+    if not fps:
+        return {}
+    if videos.get("num_frames"):
+        raise WeightsError(f"{folder}: {fps=} and num_frames exclude each other: keep one of them")
+    limits = dict(least=videos.get("min_frames") or least, most=videos.get("max_frames") or most)
+    return dict(pace=dict(fps=float(fps), depth=depth) | limits)
 
 
 def _pixels(settings: Mapping[str, Any]) -> dict[str, int]:

@@ -37,10 +37,12 @@ OUTPUTS_ONLY = [(ViltModel, "no biases, three modalities"), (ViltForMaskedLM, "s
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:
-    """The second image is smaller than the first, and both are larger than the usual ones."""
+    """The second image is smaller than the first, and both are larger than the usual ones; the
+    second text is padded, on the left where there are three modalities.
+    """
     config = CONFIGS[case]
     patch, mask = config["patch_size"], np.ones((2, 7), np.int64)
-    mask[1, 5:] = 0
+    mask[1, slice(5, None) if case == "square" else slice(2)] = 0
     seen = np.ones((2, 4 * patch, 5 * patch), np.int64)
     seen[1, 3 * patch :] = 0
     seen[1, :, 2 * patch :] = 0

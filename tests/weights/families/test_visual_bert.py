@@ -30,9 +30,10 @@ CASES = [(kind, case) for kind in CLASSES for case in CONFIGS]
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:
+    """The second text is padded, on the left where there are three types."""
     config = CONFIGS[case]
     text, image = np.ones((2, 7), np.int64), np.ones((2, 4), np.int64)
-    text[1, 5:] = 0
+    text[1, slice(2) if case == "three types" else slice(5, None)] = 0
     image[0, 3:] = 0
     given = dict(
         input_ids=parity.tokens(2, 7, config["vocab_size"]),

@@ -78,6 +78,7 @@ def model(config: Config) -> dict[str, Any]:
         fusion=layers
         | dict(
             name="cross_modal",
+            pooling="start",
             visual_projection=False,
             segments=config["modality_type_vocab_size"],
         ),

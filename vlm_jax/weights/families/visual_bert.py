@@ -45,7 +45,7 @@ def model(config: Config) -> dict[str, Any]:
     width, types = config["hidden_size"], config["type_vocab_size"]
     table = config["max_position_embeddings"]
     text = bert.fields(config, pooler=False) | dict(layers=0, embedding_norm=False)
-    pooling = "before_last" if answers else "first"
+    pooling = "before_last" if answers else "start"
     parts: dict[str, Any] = dict(
         vision=dict(name="regions", width=width, types=types, positions=table),
         text=text,
