@@ -38,7 +38,6 @@ python launch.py --mode=plan --config=... --topology=v5e:8x8 [--json]
     compile for a TPU slice that is not there: does it fit, how fast can it be
 """
 
-import glob
 import os
 import sys
 
@@ -124,8 +123,6 @@ def main(arguments: list[str]) -> int:
     if (training or planning) and CONFIG.value is None:
         return _fail(f"--mode={MODE.value} needs --config=FILE, such as configs/quickstart.py")
     logging.set_verbosity(logging.WARNING)
-    if not planning:
-        _hush_libtpu()
     import jax  # late, so that --help and a mistyped flag answer at once
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.expanduser(
@@ -157,14 +154,6 @@ PREDICT_FLAGS = (
     *(DATA, IMAGE, VIDEO, AUDIO, SUMMARY, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
     *(MEMORY, OF, K, SEARCH, TOPOLOGY, JSON, METHOD, OUT, SAMPLES, JUDGE),
 )
-
-
-def _hush_libtpu() -> None:
-    """Without TPU chips, keep libtpu, installed for plans, from complaining about their absence."""
-    if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
 def _fail(message: str) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 
 import vlm_jax
 from vlm_jax import metrics
-from vlm_jax.api import Pictures
+from vlm_jax.data import in_memory
 from vlm_jax.data.scene_captions import parse_caption
 from vlm_jax.data.scene_graph import HELD_OUT
 from vlm_jax.data.scene_prompts import (
@@ -99,7 +99,8 @@ def named(model: Any, pictures: np.ndarray, wanted: Sequence[Wanted]) -> dict[st
 
 def features(model: Any, pictures: Sequence[Any]) -> np.ndarray:
     """Of the judge's vision encoder, f32[n, D]."""
-    return np.stack([x for _, x in Trained(model, "").images(Pictures(list(pictures)))])
+    source = in_memory.pictures(pictures)
+    return np.stack([x for _, x in Trained(model, "").images(source)])
 
 
 def rows_of(model: Any, kind: str, wanted: Sequence[Wanted], given: Any) -> Rows:

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import sections
 from vlm_jax import api, experiment
-from vlm_jax.data.emoji import cache_folder
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.schema import Example
 from vlm_jax.memory import classes, neighbours
 from vlm_jax.metrics import caption_measures

@@ -15,6 +15,7 @@ from vlm_jax import experiment, features, step, trees
 from vlm_jax.data import pipeline, sources
 from vlm_jax.data.features import COMPLETE, Cached, digest_of, fingerprint, identities
 from vlm_jax.data.schema import DataError
+from vlm_jax.data.video_images import ShuffledVideo, VideoFile, VideoPixels
 from vlm_jax.tasks import retrieval
 from vlm_jax.tokenizers import make_tokenizer
 from vlm_jax.weights import convert, pretrained
@@ -77,7 +78,7 @@ def test_features_are_what_the_encoders_say(folders):
     tokenizer = features.read_tokenizer(folders["bert"])
     look = jax.jit(lambda v, x: vision.apply(v, x, method="encode_image"))
     read_text = jax.jit(lambda v, x: text.apply(v, x, method="encode_text").pooled)
-    read = pipeline.ImageReader(size=32)
+    read = pipeline.InputReader(size=32)
     for index in range(5):
         example = source[index]
         pixels = read(example["image"], None)[0][None]
@@ -160,7 +161,7 @@ def test_pictures_that_cannot_be_read_say_so_later(folders):
     sound = np.full((32, 32, 3), 9, np.uint8)
     source = features.cached(Some(sound, b"no picture", sound), folders["lite"])
     assert "features" in source[2] and "features" not in source[1]
-    read = pipeline.ImageReader(size=32)
+    read = pipeline.InputReader(size=32)
     with pytest.raises(DataError, match="not a picture"):
         pipeline.Loader(source, read, {}, on_error="raise")(1)
     with pytest.raises(DataError, match="cannot be used"):
@@ -177,6 +178,18 @@ def test_fingerprints_see_contents(tmp_path):
     keys += [key(tmp_path / "a.png"), key(one, a=1)]
     assert len(set(keys)) == len(keys)
     assert key(one.copy()) == keys[0]
+
+
+def test_fingerprints_see_contents_of_videos(tmp_path):
+    path, frames = tmp_path / "a.mp4", np.zeros((2, 4, 4, 3), np.uint8)
+    key = lambda image: fingerprint({}, identities(Some(image)))
+    videos = [VideoFile(str(path)), VideoFile(str(path), 1.0), VideoPixels(frames)]
+    videos += [VideoPixels(frames + 1), ShuffledVideo(videos[2], 0), ShuffledVideo(videos[2], 1)]
+    keys = [key(video) for video in videos]
+    path.write_bytes(b"x")
+    keys.append(key(VideoFile(str(path))))
+    assert len(set(keys)) == len(keys)
+    assert key(VideoPixels(frames.copy())) == keys[2]
 
 
 def test_digests_see_every_file(folders, tmp_path):

@@ -18,7 +18,7 @@ import yaml
 
 from tests import tiny
 from vlm_jax import lifeline, modes, processes, train
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import InputReader
 from vlm_jax.logs import read_lines
 
 ROOT = Path(__file__).parent.parent
@@ -266,10 +266,10 @@ def test_processes_that_joined_otherwise_are_told_how(monkeypatch):
 
 
 def test_pictures_of_their_own_sizes_are_for_one_process(paired):
-    tiles = ImageReader(size=8, fit="tiles", longest=16)
+    tiles = InputReader(size=8, fit="tiles", longest=16)
     processes.check_one_shape(tiles)
     paired()
-    processes.check_one_shape(ImageReader(size=8))
+    processes.check_one_shape(InputReader(size=8))
     with pytest.raises(ValueError, match="data.image.fit='tiles' makes batches whose shapes"):
         processes.check_one_shape(tiles)
 

@@ -11,7 +11,7 @@ from tests import tiny
 from tests.data import clips
 from vlm_jax import api, experiment, modes, sharding, step, video_summary
 from vlm_jax.data import pipeline
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import InputReader
 from vlm_jax.data.schema import DataError
 from vlm_jax.evaluate import Run
 from vlm_jax.video_summary import central, cuts
@@ -131,4 +131,4 @@ def test_pictures_and_parts_of_videos_have_vectors(cut_video):
 
 def test_a_published_model_of_videos_reads_as_many_frames_as_it_has_vectors_for():
     for vision, frames in ((dict(name="frames", frames=4), 4), (dict(name="vit", frames=2), None)):
-        assert ImageReader(8, **pretrained.frames_of({"vision": vision})).frames == frames
+        assert InputReader(8, **pretrained.frames_of({"vision": vision})).frames == frames

@@ -4,9 +4,12 @@ import os
 import time
 from importlib.metadata import version
 
+from vlm_jax.libtpu import has_tpu, quiet_libtpu
 from vlm_jax.xla_flags import with_safe_fusions
 
 os.environ["XLA_FLAGS"] = with_safe_fusions(os.environ.get("XLA_FLAGS", ""), version("jaxlib"))
+if not has_tpu():
+    quiet_libtpu(os.environ)
 
 STARTED = time.perf_counter()
 """When this package was first imported: the clock for "seconds until the first step"."""

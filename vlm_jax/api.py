@@ -9,7 +9,7 @@ model.embed_audio("cat.wav"), model.rank_for_audio("cat.wav", images=["a.png", "
 model.chat().say("what is this", ["cat.jpg"])  # a conversation that goes on
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,10 +17,11 @@ import jax
 import numpy as np
 
 from vlm_jax import checkpoint, experiment, lora, sharding, trees, workdir
-from vlm_jax.data.audio import as_audio, no_picture
-from vlm_jax.data.schema import DataError, Example, Question
-from vlm_jax.data.video_images import VideoFile, as_image
+from vlm_jax.data import in_memory
+from vlm_jax.data.schema import DataError, Source
 from vlm_jax.evaluate import Run
+from vlm_jax.metrics.recall import products
+from vlm_jax.tasks.matching import match_scores, matching
 from vlm_jax.weights import adopt
 from vlm_jax.weights.folder import read_config
 
@@ -46,45 +47,6 @@ class Published(NamedTuple):
     folder: Path
 
 
-def _picture(image: Image, number: int) -> Example:
-    """A picture in memory as an example without texts."""
-    image = as_image(image)
-    key = str(image) if isinstance(image, str | Path | VideoFile) else f"picture {number}"
-    return Example(id=key, image=image, captions=[], questions=[])
-
-
-def _sound(sound: Audio, number: int) -> Example:
-    """A sound in memory as an example without a picture and texts."""
-    audio = as_audio(sound)
-    key = str(sound) if isinstance(sound, str | Path) else f"sound {number}"
-    return Example(id=key, image=no_picture, audio=audio, captions=[], questions=[])
-
-
-class Pictures:
-    """A source made of pictures in memory, or of whatever else `make(item, number)` makes an
-    example. questions: one per picture, or none.
-    """
-
-    name = "your pictures"
-
-    def __init__(
-        self,
-        images: Sequence[Image],
-        questions: Sequence[str] | None = None,
-        make: Callable[[Any, int], Example] = _picture,
-    ):
-        self._images, self._questions, self._make = list(images), questions, make
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Example:
-        example = self._make(self._images[index], index)
-        if self._questions is not None:
-            example["questions"] = [Question(question=self._questions[index], answers=[""])]
-        return example
-
-
 class Model:
     """What a trained run can do. Methods that the run has no task for raise ValueError.
 
@@ -108,9 +70,8 @@ class Model:
         """
         images, single = _listed(image)
         task = self._task("prompt", "write captions")
-        written = self._all(
-            images, lambda run, source: run.write(source, task.query, task.length, **options)
-        )
+        write = lambda run, source: run.write(source, task.query, task.length, **options)
+        written = self._all(in_memory.pictures(images), write)
         if judge is not None:
             if options.get("n_best") is None:
                 raise ValueError("a judge needs several captions to choose from: set n_best")
@@ -135,9 +96,8 @@ class Model:
                 "of the other"
             )
         task = self._task("answer", "answer questions")
-        answers = self._all(
-            images, lambda run, source: task.answer(run, source, **options), questions
-        )
+        asked = in_memory.pictures(images, questions)
+        answers = self._all(asked, lambda run, source: task.answer(run, source, **options))
         return answers[0] if single and isinstance(question, str) else answers
 
     def chat(self, context: int | None = None) -> "Chat":
@@ -149,12 +109,13 @@ class Model:
         return Chat(self.run, self._task("turns", "hold a conversation"), context)
 
     def embed_image(self, image: Image | list[Image]) -> np.ndarray:
-        """Unit vectors f32[n, E] of pictures ([E] for a single one)."""
+        """Unit vectors f32[n, E] of pictures ([E] for a single one); f32[n, Q, E] from a model that
+        has several of each picture, of which the best counts (BLIP-2).
+        """
         self._task("text", "embed images")
         images, single = _listed(image)
-        vectors = np.stack(
-            self._all(images, lambda run, source: dict(run.image_embeddings(source)))
-        )
+        find = lambda run, source: dict(run.image_embeddings(source))
+        vectors = np.stack(self._all(in_memory.pictures(images), find))
         return vectors[0] if single else vectors
 
     def features(self, image: Image | list[Image]) -> np.ndarray:
@@ -165,7 +126,7 @@ class Model:
 
         images, single = _listed(image)
         find = lambda run, source: dict(Trained(self, "").images(source))
-        vectors = np.stack(self._all(images, find))
+        vectors = np.stack(self._all(in_memory.pictures(images), find))
         return vectors[0] if single else vectors
 
     def embed_text(self, text: str | list[str]) -> np.ndarray:
@@ -184,7 +145,7 @@ class Model:
             raise ValueError("this run cannot embed sounds: it has no config.data.audio")
         sounds = audio if isinstance(audio, list) else [audio]
         find = lambda run, source: dict(run.audio_embeddings(source))
-        vectors = np.stack(self._all(sounds, find, make=_sound))
+        vectors = np.stack(self._all(in_memory.sounds(sounds), find))
         return vectors if isinstance(audio, list) else vectors[0]
 
     def rank_for_audio(
@@ -207,13 +168,34 @@ class Model:
     def rank(self, text: str, images: Sequence[Image]) -> list[dict[str, Any]]:
         """The pictures from best to worst for a text, as {"image", "index", "score"}; score is the
         cosine in [-1, 1].
+
+        A model that reads pictures and texts together orders the best of them anew, by "match", its
+        logit plus the cosine; how many, is the task's match.rerank.
         """
-        scores = self.embed_image(list(images)) @ self.embed_text(text)
-        return _ranking(scores, "image", _names(images))
+        vectors = self.embed_image(list(images)), self.embed_text([text])
+        return self._ordered("image", _names(images), vectors, images, [text])
 
     def rank_texts(self, image: Image, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """The texts from best to worst for a picture, as {"text", "index", "score"}."""
-        return _ranking(self.embed_text(list(texts)) @ self.embed_image(image), "text", list(texts))
+        """The texts from best to worst for a picture, as {"text", "index", "score"}, and "match" as
+        for `rank`.
+        """
+        vectors = self.embed_image([image]), self.embed_text(list(texts))
+        return self._ordered("text", list(texts), vectors, [image], texts)
+
+    def _ordered(self, kind: str, names: Any, vectors: Any, images: Any, texts: Any) -> Any:
+        rows = _ranking(products(*vectors).reshape(-1), kind, names)
+        task = self._task("text", "rank")
+        match = matching(getattr(task, "match", None))
+        best = rows[: 0 if match is None else match.rerank]
+        if not best:
+            return rows
+        pairs = [(row["index"], 0) if kind == "image" else (0, row["index"]) for row in best]
+        self._fit(len(best) if kind == "image" else 1)
+        source = in_memory.pictures(images)
+        found = match_scores(self.run, task, source, list(texts), np.array(pairs))
+        for row, logit in zip(best, found, strict=True):
+            row["match"] = round(float(logit) + row["score"], 6)
+        return sorted(best, key=lambda row: -row["match"]) + rows[len(best) :]
 
     def draw(
         self, text: str, *, samples: int = 1, judge: "Model | None" = None, **options: Any
@@ -242,25 +224,18 @@ class Model:
             f"this run cannot {ability}: it was trained for {', '.join(self.run.experiment.tasks)}"
         )
 
-    def _all(
-        self,
-        images: list[Image],
-        function: Any,
-        questions: list[str] | None = None,
-        make: Any = None,
-    ) -> list[Any]:
-        """Results of `function(run, source)` for every picture, or what `make` makes an example of;
-        DataError names those that cannot be read.
+    def _all(self, source: Source, function: Any) -> list[Any]:
+        """Results of `function(run, source)` for every example; DataError names those that cannot
+        be read.
         """
-        self._fit(len(images))
+        self._fit(len(source))
         self.run.skipped.reasons.clear()
-        pictures = Pictures(images, questions, make or _picture)
-        found = dict(function(self.run, self._with_neighbours(pictures)))
-        if len(found) < len(images):
+        found = dict(function(self.run, self._with_neighbours(source)))
+        if len(found) < len(source):
             raise DataError("; ".join(self.run.skipped.reasons))
-        return [found[i] for i in range(len(images))]
+        return [found[i] for i in range(len(source))]
 
-    def _with_neighbours(self, pictures: Pictures) -> Any:
+    def _with_neighbours(self, pictures: Source) -> Source:
         """The pictures with what the run's memory says about ones like them, if it has a memory."""
         data = dict(self.run.experiment.config.get("data") or {}).get("train") or {}
         if data.get("name") != "retrieved":

@@ -9,7 +9,6 @@ Kubernetes Indexed Jobs, JobSets of one job included. Reads nothing but the envi
 metadata server of a TPU VM, and the API server of a Kubernetes cluster; touches no device.
 """
 
-import glob
 import json
 import os
 import re
@@ -19,6 +18,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from vlm_jax.libtpu import has_tpu
 
 PORT = 8482
 """Of process 0, where no scheduler gives a job number to derive one from."""
@@ -235,10 +236,6 @@ def _kubernetes(environ: Mapping[str, str], world: World, processes: int | None)
 
 
 # --- the machine ----------------------------------------------------------------------------------
-def _has_tpu() -> bool:
-    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
-
-
 def _metadata(attribute: str) -> str | None:
     """An attribute of this TPU VM, or None where there is no metadata server or no such entry."""
     request = urllib.request.Request(METADATA + attribute, headers={"Metadata-Flavor": "Google"})
@@ -273,4 +270,4 @@ def _job_size(job: str) -> int:
         ) from error
 
 
-REAL = World(_has_tpu, _metadata, socket.getfqdn, _job_size)
+REAL = World(has_tpu, _metadata, socket.getfqdn, _job_size)

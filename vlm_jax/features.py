@@ -25,7 +25,7 @@ from vlm_jax.data.features import (
     fingerprint,
     identities,
 )
-from vlm_jax.data.pipeline import ImageReader, Loader, eval_batches, stack
+from vlm_jax.data.pipeline import InputReader, Loader, eval_batches, stack
 from vlm_jax.data.schema import Source
 from vlm_jax.data.text import encoder_text
 from vlm_jax.tokenizers.published import read_tokenizer
@@ -49,7 +49,7 @@ def cached(
     """The source with the features of its images and captions, computed if they are not kept yet.
 
     vision, text: folders of published checkpoints, or None to leave that side alone. image: fields
-    of `ImageReader` (None: what the vision folder says). length: of texts, in tokens. tokens: keep
+    of `InputReader` (None: what the vision folder says). length: of texts, in tokens. tokens: keep
     image tokens too, as float16, not only one vector per image.
     DataError if hardly any picture can be read, or a folder is none; ValueError for neither folder.
     """
@@ -114,7 +114,7 @@ def _images(
         vectors = found.tokens.mean(1) if found.pooled is None else found.pooled
         return {"pooled": vectors} | ({"tokens": found.tokens.astype("float16")} if tokens else {})
 
-    loader = Loader(source, kwargs.call(ImageReader, reader, "image"), {})
+    loader = Loader(source, kwargs.call(InputReader, reader, "image"), {})
     arrays: dict[str, Any] = {}
     sound = np.zeros(len(source), bool)
     for batch in eval_batches(loader, batch_size=min(BATCH, len(source))):

@@ -15,7 +15,7 @@ from vlm_jax.data import images
 from vlm_jax.data.audio import no_picture
 from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.data.schema import Example
-from vlm_jax.data.video_images import VideoFile
+from vlm_jax.data.video_images import VideoFile, shown_frames
 from vlm_jax.train import train as run_training
 
 
@@ -81,9 +81,7 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
             "nothing was evaluated: the data has neither the captions nor the questions that "
             "this run's evals need"
         )
-    if processes.is_first():
-        tables.print_table(metrics)
-        print(json.dumps(metrics), flush=True)
+    _show(metrics)
     return 0
 
 
@@ -101,10 +99,15 @@ def _evaluate_pretrained(folder: str | None, options: Mapping[str, Any]) -> int:
             metrics |= evaluate.evaluate(loaded.run, name, section, source, None)
     if not metrics:
         raise ValueError(f"{options['data']} has neither the captions nor the questions to score")
+    _show(metrics)
+    return 0
+
+
+def _show(metrics: Mapping[str, float]) -> None:
+    """The scores as a table, then as one line of JSON."""
     if processes.is_first():
         tables.print_table(metrics)
         print(json.dumps(metrics), flush=True)
-    return 0
 
 
 def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
@@ -121,10 +124,15 @@ def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any])
     return any(all(has(source[i], kind) for kind in needed) for i in range(len(source)))
 
 
+def _loaded(folder: str, options: Mapping[str, Any]) -> api.Model:
+    """The published checkpoint of --pretrained, or the run in the workdir."""
+    published = options.get("pretrained")
+    return api.load_pretrained(published) if published else api.load(folder)
+
+
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """Caption, answer, rank, sum up, or draw; one JSON line on standard output."""
-    published = options.get("pretrained")
-    loaded = api.load_pretrained(published) if published else api.load(folder)
+    loaded = _loaded(folder, options)
     given = {name for name, value in options.items() if value is not None} - {"pretrained"}
     if given == {"image"}:
         result = {"image": options["image"], "caption": loaded.caption(options["image"])}
@@ -172,7 +180,9 @@ def _about_audio(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any
 def _about_video(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
     """A caption of --video, or the answer to --question, and by how many of its frames."""
     video, question = VideoFile(options["video"]), options.get("question")
-    read = {"video": options["video"], "frames": loaded.run.experiment.read.frames or 1}
+    reader = loaded.run.experiment.read
+    count = shown_frames(video, reader.frames or 1, reader.pace)
+    read = {"video": options["video"], "frames": count}
     if question is None:
         return read | {"caption": loaded.caption(video)}
     return read | {"question": question, "answer": loaded.answer(video, question)}
@@ -180,7 +190,7 @@ def _about_video(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any
 
 def _summary(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of --video with a sentence for each, and their key frames as a picture in --out."""
-    from vlm_jax import video_summary  # late: as above
+    from vlm_jax import video_summary  # late: few ask for it
 
     path, out = options["video"], options.get("out")
     parts = video_summary.summarise(loaded, path)
@@ -206,8 +216,7 @@ def chat(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """A conversation: turns come from standard input, answers go to standard output."""
     from vlm_jax.terminal import converse  # late: one mode needs it
 
-    published = options.get("pretrained")
-    loaded = api.load_pretrained(published) if published else api.load(folder)
+    loaded = _loaded(folder, options)
     return converse(loaded.chat(), sys.stdin, sys.stdout, options.get("image"))
 
 
@@ -253,12 +262,11 @@ def explain(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     from vlm_jax.gallery import EXPLANATIONS
     from vlm_jax.insight import page  # late: most modes explain nothing
 
-    published = options.get("pretrained")
     if not options["image"]:
         raise ValueError("--mode=explain needs --image=PATH, and a --question or --text if any")
     if not (folder or options["out"]):
         raise ValueError("--mode=explain --pretrained needs --out=FOLDER")
-    loaded = api.load_pretrained(published) if published else api.load(folder)
+    loaded = _loaded(folder, options)
     out = Path(options["out"] or Path(folder) / EXPLANATIONS / Path(options["image"]).stem)
     methods = options["method"].split(",") if options["method"] else None
     asked = {name: options[name] for name in ("question", "text")}

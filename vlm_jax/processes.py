@@ -186,7 +186,7 @@ def check_same(config: Any) -> None:
 
 
 def check_one_shape(read: Any) -> None:
-    """ValueError unless the batches that an `ImageReader` makes have one shape in all processes."""
+    """ValueError unless the batches that an `InputReader` makes have one shape in all processes."""
     if read.ragged and jax.process_count() > 1:
         raise ValueError(
             f"data.image.fit={read.fit!r} makes batches whose shapes depend on their pictures, "

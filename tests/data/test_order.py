@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.shards import write_parquets, write_record_shards, write_tars
 from vlm_jax.data import order
-from vlm_jax.data.pipeline import ImageReader, Loader, train_batches
+from vlm_jax.data.pipeline import InputReader, Loader, train_batches
 from vlm_jax.data.sources import make_source
 
 
@@ -89,7 +89,7 @@ def preprocess(example, rng):
 
 def streams(source, processes):
     """The batches of each of so many processes."""
-    loader = Loader(source, ImageReader(4), {"task": preprocess}, on_error="raise")
+    loader = Loader(source, InputReader(4), {"task": preprocess}, on_error="raise")
     share = BATCH // processes
     rows = [range(p * share, (p + 1) * share) for p in range(processes)]
     return [iter(train_batches(loader, batch_size=BATCH, seed=3, rows=r, threads=1)) for r in rows]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.data.packing import Packer, Packing, join, padding_share, together
-from vlm_jax.data.pipeline import ImageReader, Loader, train_batches
+from vlm_jax.data.pipeline import InputReader, Loader, train_batches
 from vlm_jax.data.schema import DataError
 
 LENGTH = 12
@@ -121,7 +121,7 @@ def words(shown, rng):
 
 
 def batches(rows=None, seed=3):
-    loader = Loader(Numbers(), ImageReader(2), {"words": words})
+    loader = Loader(Numbers(), InputReader(2), {"words": words})
     packing = Packing("words", LENGTH, images=4, look_ahead=2)
     return iter(train_batches(loader, batch_size=4, seed=seed, rows=rows, packing=packing))
 

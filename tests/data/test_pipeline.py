@@ -8,7 +8,7 @@ import pytest
 from vlm_jax.data.audio import AudioReader, Waveform, no_picture
 from vlm_jax.data.augment import Augment
 from vlm_jax.data.pipeline import (
-    ImageReader,
+    InputReader,
     Loader,
     eval_batches,
     mirrored,
@@ -47,7 +47,7 @@ def preprocess(example, rng):
 
 
 def loader(source=None, **options):
-    return Loader(source or Source(), ImageReader(SIDE), {"task": preprocess}, **options)
+    return Loader(source or Source(), InputReader(SIDE), {"task": preprocess}, **options)
 
 
 def take(batches, count):
@@ -170,7 +170,7 @@ def test_broken_examples_are_not_valid_in_evaluation_even_the_first():
 
 
 def test_augmentation_is_for_training_only():
-    read = ImageReader(SIDE, augment=Augment(flip="swap_words"))
+    read = InputReader(SIDE, augment=Augment(flip="swap_words"))
     pixels = np.arange(SIDE * SIDE * 3, dtype=np.uint8).reshape(SIDE, SIDE, 3)
     image, flipped = read(pixels, None)
     np.testing.assert_array_equal(image, pixels)
@@ -179,7 +179,7 @@ def test_augmentation_is_for_training_only():
 
 def test_features_computed_beforehand_pass_unchanged():
     features = np.ones((5, 2), np.float32)
-    image, flipped = ImageReader(SIDE)(features, np.random.default_rng(0))
+    image, flipped = InputReader(SIDE)(features, np.random.default_rng(0))
     assert image is features and not flipped
 
 
@@ -244,23 +244,23 @@ def clip(count):
 
 
 def test_a_video_is_as_many_frames_as_asked_for_or_the_one_in_its_middle():
-    read = ImageReader(2 * SIDE, frames=3)
+    read = InputReader(2 * SIDE, frames=3)
     pixels, flipped = read(clip(9), None)
     assert pixels.shape == (3, 2 * SIDE, 2 * SIDE, 3) and pixels.dtype == np.uint8 and not flipped
     assert list(pixels[:, 0, 0, 0]) == [1, 4, 7]
-    assert ImageReader(SIDE)(clip(9), None)[0][0, 0, 0] == 4
+    assert InputReader(SIDE)(clip(9), None)[0][0, 0, 0] == 4
     assert read(np.zeros((SIDE, SIDE, 3), np.uint8), None)[0].ndim == 3  # a picture stays one
     with pytest.raises(ValueError, match="frames=0"):
-        ImageReader(SIDE, frames=0)
+        InputReader(SIDE, frames=0)
     with pytest.raises(ValueError, match="all of one size"):
-        ImageReader(SIDE, frames=2, fit="native", most=4)
+        InputReader(SIDE, frames=2, fit="native", most=4)
 
 
 def test_all_frames_of_a_video_are_augmented_alike():
     augment = Augment(crop_scale=(0.3, 0.9), brightness=0.5, flip="swap_words")
     noise = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3)).astype(np.uint8)
     still = VideoPixels(np.repeat(noise, 4, axis=0))
-    read, seen = ImageReader(8, augment=augment, frames=4), set()
+    read, seen = InputReader(8, augment=augment, frames=4), set()
     for seed in range(8):
         pixels, flipped = read(still, np.random.default_rng(seed))
         assert all(np.array_equal(frame, pixels[0]) for frame in pixels)
@@ -274,7 +274,7 @@ def test_a_broken_video_is_skipped_like_a_broken_picture(tmp_path):
         source[i]["image"] = clip(4)
     (tmp_path / "x.mp4").write_bytes(b"")
     source[1]["image"] = VideoFile(str(tmp_path / "x.mp4"))
-    read = Loader(source, ImageReader(SIDE, frames=2), {"task": preprocess})
+    read = Loader(source, InputReader(SIDE, frames=2), {"task": preprocess})
     batch = take(eval_batches(read, batch_size=3), 1)[0]
     assert batch["image"].shape == (3, 2, SIDE, SIDE, 3)
     assert list(batch["valid"]) == [True, False, True]
@@ -285,7 +285,7 @@ def test_pictures_of_many_sizes_make_one_batch_and_texts_know_their_grids():
     source = Source(3)
     for i, shape in enumerate([(8, 8, 3), (8, 16, 3), (20, 12, 3)]):
         source[i]["image"] = np.full(shape, i + 1, np.uint8)
-    read = ImageReader(2, fit="native", block=2, most=1000, method="nearest")
+    read = InputReader(2, fit="native", block=2, most=1000, method="nearest")
     grid = lambda example, rng: {"grid": np.array(example["grid"])}
     batch = next(eval_batches(Loader(source, read, {"task": grid}), batch_size=3))
     assert batch["task"]["grid"].tolist() == [[2, 2], [2, 4], [5, 3]]
@@ -293,16 +293,16 @@ def test_pictures_of_many_sizes_make_one_batch_and_texts_know_their_grids():
     pixels = batch["image"]["pixels"]
     assert pixels.shape == (3, 64, 12) and not pixels[0, 16:].any() and np.all(pixels[1, :32] == 2)
     with pytest.raises(ValueError, match=r"fit='tiles' needs longest"):
-        ImageReader(2, fit="tiles")
+        InputReader(2, fit="tiles")
     with pytest.raises(ValueError, match="fit='tile': choose one of"):
-        ImageReader(2, fit="tile")
+        InputReader(2, fit="tile")
 
 
 def test_sounds_are_read_beside_pictures_or_alone():
     source = Source(3)
     for i in (0, 2):
         source[i]["audio"] = Waveform(np.full(800, i / 4, np.float32), 16_000)
-    both = ImageReader(SIDE, listen=AudioReader(0.05, {"bins": 8}))
+    both = InputReader(SIDE, listen=AudioReader(0.05, {"bins": 8}))
     load = Loader(source, both, {"task": preprocess})
     batch = next(eval_batches(load, batch_size=3))
     assert batch["image"].shape == (3, SIDE, SIDE, 3) and batch["audio"].dtype == np.uint8
@@ -323,7 +323,7 @@ def test_a_conversation_has_several_pictures_and_missing_ones_are_marked():
     grey = lambda level: np.full((6, 4, 3), level, np.uint8)
     example = {"id": "a", "image": grey(10), "captions": [], "questions": []}
     both = example | {"id": "b", "pictures": [grey(10), lambda: grey(20)]}
-    read = ImageReader(size=8, pictures=2)
+    read = InputReader(size=8, pictures=2)
     load = lambda *examples: [
         Loader(list(examples), read, {}, "raise")(i) for i in range(len(examples))
     ]
@@ -335,4 +335,4 @@ def test_a_conversation_has_several_pictures_and_missing_ones_are_marked():
         read.several([grey(0)] * 3, None)
     for wrong in (dict(pictures=0), dict(pictures=2, fit="tiles", longest=16)):
         with pytest.raises(ValueError, match="at least one picture, all of one size"):
-            ImageReader(size=8, **wrong)
+            InputReader(size=8, **wrong)

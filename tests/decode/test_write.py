@@ -6,7 +6,7 @@ import pytest
 
 from tests import tiny
 from vlm_jax import experiment, sharding
-from vlm_jax.api import Pictures
+from vlm_jax.data import in_memory
 from vlm_jax.data.scenes import Scenes
 from vlm_jax.evaluate import Run
 
@@ -28,7 +28,7 @@ def run():
 
 def pictures(order=range(COUNT)):
     scenes = Scenes("test", size=32, length=COUNT)
-    source = Pictures([scenes[i]["image"]() for i in range(COUNT)])
+    source = in_memory.pictures([scenes[i]["image"]() for i in range(COUNT)])
     return [source[i] for i in order]
 
 

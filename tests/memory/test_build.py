@@ -8,7 +8,8 @@ import pytest
 
 import vlm_jax
 from tests import tiny
-from vlm_jax import api, modes, train
+from vlm_jax import modes, train
+from vlm_jax.data import in_memory
 from vlm_jax.data.images import decode, encode_png
 from vlm_jax.data.schema import DataError
 from vlm_jax.data.sources import flatten_questions, make_source
@@ -179,7 +180,7 @@ def test_a_run_with_neighbours_is_evaluated_with_none_and_with_another_memory(tm
     assert ask("eval", tmp_path / "run", capsys, data=None) == pytest.approx(metrics)
     model = vlm_jax.load(tmp_path / "run")
     picture = decode(make_source(test)[0]["image"])
-    near = model._with_neighbours(api.Pictures([picture]))[0]["retrieved"]
+    near = model._with_neighbours(in_memory.pictures([picture]))[0]["retrieved"]
     assert near == make_source(config["evals"]["captions"]["data"])[0]["retrieved"]
     other = build(Pixels(), shades(), tmp_path / "other", data={})
     swapped = {"memory": str(other.folder), "k": 1}

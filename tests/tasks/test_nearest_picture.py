@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import InputReader
 from vlm_jax.tasks.nearest_picture import nearest_answers
 from vlm_jax.tasks.vqa import VqaGeneration
 from vlm_jax.tokenizers import make_tokenizer
 
-READ = ImageReader(size=40)
+READ = InputReader(size=40)
 
 
 class Source(list):

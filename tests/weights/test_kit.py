@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.weights import test_gguf
 from vlm_jax.data import kit as parts
-from vlm_jax.data.pipeline import ImageReader, stack
+from vlm_jax.data.pipeline import InputReader, stack
 from vlm_jax.data.text import encoder_text, fill
 from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights import kit
@@ -116,7 +116,7 @@ def test_real_photos_are_what_they_show():
     fields, statistics = image_fields(FOLDERS["efficientnet_lite0"])
     mean, std = (np.array(x, np.float32) for x in statistics.values())
     folder = Path(sklearn.__file__).parent / "datasets" / "images"
-    pixels = [ImageReader(**fields)(folder / f"{n}.jpg", None)[0] for n in ("china", "flower")]
+    pixels = [InputReader(**fields)(folder / f"{n}.jpg", None)[0] for n in ("china", "flower")]
     given = ((np.stack(pixels) / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
     logits = network.call("forward", {"pixel_values": given})["logits"]
     assert np.argmax(logits, axis=1).tolist() == PHOTOS
@@ -159,4 +159,4 @@ def test_the_real_language_model_answers():
 def test_pictures_of_one_size_need_no_cutting():
     fields = image_fields(FOLDERS["efficientnet_lite0"])[0]
     picture = Image.new("RGB", (256, 256), "red")
-    assert ImageReader(**fields)(np.asarray(picture), None)[0].shape == (224, 224, 3)
+    assert InputReader(**fields)(np.asarray(picture), None)[0].shape == (224, 224, 3)

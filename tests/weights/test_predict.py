@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 import vlm_jax
 from tests.weights import parity
 from tests.weights.writers import CASES, TOWER, blip, idefics, image_processor, make_tokenizer
-from vlm_jax import api
+from vlm_jax.data import in_memory
 from vlm_jax.data.pipeline import Loader
 from vlm_jax.data.schema import DataError
 from vlm_jax.evaluate import Run
@@ -211,7 +211,7 @@ def test_vilt_chooses_among_its_answers(photo, tmp_path):
     with torch.no_grad():
         logits = model(**inputs).logits.numpy()
     assert ours.answer(photo, asked) == [answers[number] for number in logits.argmax(axis=1)]
-    source = api.Pictures([photo] * 3, asked)
+    source = in_memory.pictures([photo] * 3, asked)
     rows = ours.run.rows("classify", source, ours.run.experiment.tasks["vqa"].query)
     parity.compare({"x": np.stack([row["logits"] for _, row in rows])}, {"x": logits}, 1e-5)
 

@@ -9,11 +9,11 @@ is "unseen", bucket 7 is reserved and never given out, the others are "seen". Fe
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.schema import DataError, Example, inside
 
 UNSEEN, RESERVED = 3, 7
@@ -84,11 +84,6 @@ class Emoji:
             "subgroup": concept["subgroup"],
         }
         return example
-
-
-def cache_folder() -> Path:
-    """Where fetched data are kept: $VLM_JAX_DATA, or ~/.cache/vlm_jax."""
-    return Path(os.environ.get("VLM_JAX_DATA") or "~/.cache/vlm_jax").expanduser()
 
 
 def concepts_file() -> Path:

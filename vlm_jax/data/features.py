@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.data.emoji import cache_folder
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.video_images import ShuffledVideo, VideoFile, VideoPixels
 
 COMPLETE = "complete.json"
 
@@ -88,8 +89,8 @@ def fingerprint(settings: Mapping[str, Any], rows: Iterable[Any]) -> str:
 
 
 def identities(source: Source) -> Iterator[Any]:
-    """What tells one picture from another: of files, path, size and time of change; of pictures in
-    memory, their contents; of generated ones, the id alone.
+    """What tells one picture from another: of files, videos too, path, size and time of change; of
+    pictures and frames in memory, their contents; of generated ones, the id alone.
     """
     for index in range(len(source)):
         example = source[index]
@@ -106,6 +107,12 @@ def identity(image: Any) -> Any:
         return [list(image.shape), identity(image.tobytes())]
     if isinstance(image, bytes):
         return hashlib.blake2b(image, digest_size=12).hexdigest()
+    if isinstance(image, VideoFile):
+        return [identity(image.path), image.start, image.end]
+    if isinstance(image, VideoPixels):
+        return identity(image.pixels)
+    if isinstance(image, ShuffledVideo):
+        return [identity(image.video), image.seed]
     return None
 
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from vlm_jax.data.emoji import cache_folder
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.schema import DataError
 from vlm_jax.kwargs import suggestion
 from vlm_jax.workdir import atomic_write_bytes

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_jax.data import emoji
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.prepare import Package, fetch
 from vlm_jax.data.schema import DataError
 from vlm_jax.workdir import atomic_write_bytes
@@ -54,7 +54,7 @@ def kit_folder(name: str) -> Path:
     """The folder of a part; it holds `complete.json` once all of it is there. KeyError for a name
     that is not in PACKAGES.
     """
-    return emoji.cache_folder() / "kit" / PACKAGES[name].requirement.replace("==", "-")
+    return cache_folder() / "kit" / PACKAGES[name].requirement.replace("==", "-")
 
 
 def ready(name: str) -> bool:

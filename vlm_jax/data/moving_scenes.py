@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm_jax.data import generated
 from vlm_jax.data.moving_texts import (
     FAMILIES,
     MAX_CAPTIONS,
@@ -36,8 +37,8 @@ from vlm_jax.data.scene_graph import (
     pick,
     shuffled,
 )
-from vlm_jax.data.scenes import check_ranges, render
-from vlm_jax.data.schema import Example, inside
+from vlm_jax.data.scenes import render
+from vlm_jax.data.schema import Example
 
 __all__ = ["MovingScene", "MovingScenes", "answers", "kinds", "words"]
 
@@ -106,11 +107,13 @@ class MovingScenes:
     def __post_init__(self):
         """Checks the ranges."""
         own = {
+            f"size={self.size} must be at least 32 pixels": self.size >= 32,
             f"families={self.families} must be among {', '.join(FAMILIES)}": (
                 bool(self.families) and set(self.families) <= FAMILIES.keys()
             ),
+            **generated.within(self, questions=(0, MAX_QUESTIONS), captions=(0, MAX_CAPTIONS)),
         }
-        check_ranges(self, LENGTHS, MAX_QUESTIONS, MAX_CAPTIONS, own)
+        generated.check(self, LENGTHS, own)
 
     @property
     def name(self) -> str:
@@ -123,8 +126,7 @@ class MovingScenes:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position; its frames are rendered when asked for. IndexError outside."""
-        inside(index, self)
-        key = (self.seed, list(LENGTHS).index(self.split), int(index))
+        key = generated.key(self, LENGTHS, index)
         stream = lambda number: np.random.default_rng((*key, number))
         scene = sample(stream(_CLIP), self.size)
         return {
@@ -141,10 +143,6 @@ class MovingScenes:
             ],
             "scene": scene,
         }
-
-    def __iter__(self) -> Iterator[Example]:
-        """Every example in order."""
-        return (self[index] for index in range(len(self)))
 
 
 def sample(rng: np.random.Generator, size: int) -> dict[str, Any]:

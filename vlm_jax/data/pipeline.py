@@ -18,6 +18,7 @@ from vlm_jax.data.augment import Augment, swap_sides
 from vlm_jax.data.order import shuffled
 from vlm_jax.data.packing import PackedBatches, Packing, join
 from vlm_jax.data.schema import DataError, Example, Source, Video
+from vlm_jax.data.video_images import frames_shown
 
 Preprocess = Callable[[Example, np.random.Generator | None], Mapping[str, np.ndarray]]
 
@@ -26,16 +27,16 @@ MAX_IN_A_ROW = 100
 
 
 FITS = (*images.FITS, "canvas", "patches", "native", "tiles", "regions", "none")
-"""Ways of making pictures fit, by the `fit` of an ImageReader."""
+"""Ways of making pictures fit, by the `fit` of an InputReader."""
 
 
 @dataclass(frozen=True)
-class ImageReader:
-    """How an example's image becomes pixels.
+class InputReader:
+    """How an example's picture or video becomes pixels, and its sound a spectrogram.
 
-    size: H and W. fit: "stretch" to the square, "crop" the centre after scaling the shortest side
-    (to `shortest` pixels, by default to size), "round_crop" (see data.images), or "pad" to a square
-    first. method: one of `images.METHODS`. augment: applied in training only.
+    size: H and W, one number for a square. fit: "stretch" to it, "crop" the centre after scaling
+    the shortest side (to `shortest` pixels, by default to size), "round_crop" (see data.images), or
+    "pad" to its shape first. method: one of `images.METHODS`. augment: applied in training only.
 
     Pictures that keep their proportions (see data.sizes) come with what else the vision encoder
     takes: "canvas", patches of `size` pixels, in blocks of block x block, with `shortest` and
@@ -45,12 +46,14 @@ class ImageReader:
     neither, the model does not look.
 
     frames: how many are taken of a video, spread evenly; None: the one in its middle. All of them
-    are augmented alike. clip: with fit="native", what `sizes.clip` needs to cut them (least, most,
-    depth); None: no videos. pictures: how many an example may have, in dialogues that show several;
-    None: one. listen: how an example's sound is read; None: the model does not listen.
+    are augmented alike. pace: of a video file as many as it is long, by these arguments of
+    `video.paced`; None: `frames`. clip: with fit="native", what `sizes.clip` needs to cut them
+    (least, most, depth, perhaps tokens); None: no videos. pictures: how many an example may have,
+    in dialogues that show several; None: one. listen: how an example's sound is read; None: the
+    model does not listen.
     """
 
-    size: int
+    size: images.Size
     fit: str = "stretch"
     method: str = "bicubic"
     shortest: int | None = None
@@ -61,6 +64,7 @@ class ImageReader:
     most: int = 0
     split: bool = True
     frames: int | None = None
+    pace: Mapping[str, Any] | None = None
     clip: Mapping[str, int] | None = None
     pictures: int | None = None
     listen: AudioReader | None = None
@@ -86,7 +90,7 @@ class ImageReader:
                 f"of one size; choose one of {', '.join(images.FITS)}"
             )
 
-    def only(self, *kinds: str) -> "ImageReader":
+    def only(self, *kinds: str) -> "InputReader":
         """The same for "image", "audio" or both of them alone."""
         fit = self.fit if "image" in kinds else "none"
         return replace(self, fit=fit, listen=self.listen if "audio" in kinds else None)
@@ -97,8 +101,8 @@ class ImageReader:
         return self.fit in ("native", "tiles")
 
     def __call__(self, image: Any, rng: np.random.Generator | None) -> tuple[Any, bool]:
-        """uint8[size, size, 3], of videos uint8[frames, size, size, 3], or for pictures that keep
-        their proportions the arrays of data.sizes; and whether it was mirrored in a way that texts
+        """uint8[H, W, 3], of videos uint8[frames, H, W, 3], or for pictures that keep their
+        proportions the arrays of data.sizes; and whether it was mirrored in a way that texts
         must follow. DataError if unreadable.
 
         Float arrays are features and pass unchanged.
@@ -111,19 +115,19 @@ class ImageReader:
                 "no pictures: give those, which a detector must make beforehand, in their place"
             )
         if self.frames is not None and isinstance(image, Video):
-            return self._video(image, rng, self.frames)
+            return self._video(image, rng)
         pixels, flipped = self._augmented(images.decode(image), rng)
         return self._fitted(pixels), flipped
 
     def several(self, shown: Sequence[Any], rng: np.random.Generator | None) -> dict[str, Any]:
         """All pictures of an example as `VisionLanguageModel.encode_image` reads tiles: pixels
-        uint8[pictures, size, size, 3], black beyond the last, and tiles bool[pictures], which are
+        uint8[pictures, H, W, 3], black beyond the last, and tiles bool[pictures], which are
         there. DataError for more than `pictures`.
         """
         count = self.pictures or 1
         if len(shown) > count:
             raise DataError(f"{len(shown)} pictures, but data.image.pictures={count}: raise it")
-        pixels = np.zeros((count, self.size, self.size, 3), np.uint8)
+        pixels = np.zeros((count, *images.sides(self.size), 3), np.uint8)
         for number, image in enumerate(shown):
             pixels[number] = self(image, rng)[0]
         return {"pixels": pixels, "tiles": np.arange(count) < len(shown)}
@@ -135,30 +139,34 @@ class ImageReader:
             return pixels, False
         return self.augment(pixels, rng)
 
-    def _video(self, video: Video, rng: np.random.Generator | None, count: int) -> tuple[Any, bool]:
+    def _video(self, video: Video, rng: np.random.Generator | None) -> tuple[Any, bool]:
         seed = None if rng is None else rng.integers(2**63)
         found, flipped = [], False
-        for frame in video.frames(count):
+        for frame in frames_shown(video, self.frames or 1, self.pace):
             same = None if seed is None else np.random.default_rng(seed)
             pixels, flipped = self._augmented(images.decode(frame), same)
             found.append(pixels if self.clip else self._fitted(pixels))
         if not found:
             raise DataError("a video without frames")
         if self.clip:
-            return sizes.clip(found, self.size, self.block, self.method, **self.clip), flipped
+            return sizes.clip(
+                found, images.side(self.size), self.block, self.method, **self.clip
+            ), flipped
         return np.stack(found), flipped
 
     def _fitted(self, pixels: np.ndarray) -> Any:
         size, method, longest = self.size, self.method, self.longest or 0
         if self.fit == "canvas":
             lengths = (self.shortest or longest, longest)
-            return sizes.canvas(pixels, size, *lengths, self.block, method)
+            return sizes.canvas(pixels, images.side(size), *lengths, self.block, method)
         if self.fit == "patches":
-            return sizes.at_most(pixels, size, self.most, method)
+            return sizes.at_most(pixels, images.side(size), self.most, method)
         if self.fit == "native":
-            return sizes.native(pixels, size, self.block, self.least, self.most, method)
+            return sizes.native(
+                pixels, images.side(size), self.block, self.least, self.most, method
+            )
         if self.fit == "tiles":
-            return sizes.tiles(pixels, size, longest, self.split, method)
+            return sizes.tiles(pixels, images.side(size), longest, self.split, method)
         return images.fit(pixels, size, self.fit, method, self.shortest)
 
 
@@ -186,7 +194,7 @@ class Loader:
     """
 
     source: Source
-    read: ImageReader
+    read: InputReader
     tasks: Mapping[str, Preprocess]
     on_error: str = "skip"
     skipped: Skipped = field(default_factory=Skipped)
@@ -199,6 +207,7 @@ class Loader:
         """{"image": uint8[H, W, 3], "audio": uint8[bins, frames], "index": i32, task: {...}}, the
         first two if `read` reads them. DataError as `on_error` says.
         """
+        reasons = []
         for offset in range(min(MAX_IN_A_ROW, len(self.source))):
             position = (index + offset) % len(self.source)
             try:
@@ -206,11 +215,11 @@ class Loader:
             except DataError as error:
                 if self.on_error == "raise":
                     raise
-                self.skipped.add(str(error))
+                reasons.append(str(error))
+                self.skipped.add(reasons[-1])
         raise DataError(
-            f"{self.source.name}: {offset + 1} examples in a row cannot be used, the first of "
-            "them because: "
-            f"{self.skipped.reasons[0]}"
+            f"{self.source.name}: {len(reasons)} examples in a row cannot be used, the first of "
+            f"them because: {reasons[0]}"
         )
 
     def pictures(self) -> "Loader":

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.data import emoji, files, tar_index
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.easy_vqa import EasyVQA
 from vlm_jax.data.schema import DataError
 from vlm_jax.workdir import atomic_write_bytes
@@ -88,7 +89,7 @@ def fetch(package: Package) -> Path:
 
     Raises DataError if the package manager is missing or fails, or if the file is another one.
     """
-    folder = emoji.cache_folder() / "downloads"
+    folder = cache_folder() / "downloads"
     path = folder / package.file
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

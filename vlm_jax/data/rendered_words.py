@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from vlm_jax.data import generated
 from vlm_jax.data.fonts import font_file
+from vlm_jax.data.images import Size, sides
 from vlm_jax.data.lettering import Lettering, Placed, paint
 from vlm_jax.data.phrases import LANGUAGES, LONGEST, Phrase, held_out, made_up, phrases
-from vlm_jax.data.schema import DataError, Example, Question, Region, inside
+from vlm_jax.data.schema import DataError, Example, Question, Region
 
 SPLITS = ("train", "test", "test_fonts", "test_words", "test_both")
 """Other drawings; in other fonts; of other words; both. The position is part of the seed."""
@@ -58,7 +60,7 @@ class Picture:
         return self.lettering.place(self.text, self.font, rng)
 
     def __call__(self) -> np.ndarray:
-        """u8[size, size, 3]."""
+        """u8[H, W, 3]."""
         return paint(self.placed, (*self.key, _PIXELS))
 
 
@@ -86,12 +88,13 @@ class Letters(Sequence[Region]):
 class RenderedWords:
     """A source of pictures of words; example i is a function of (seed, split, i) alone.
 
-    split: one of SPLITS. size: side of the square picture in pixels. length: number of examples,
-    None for 50,000 of "train" and 300 of the others. languages: codes of `phrases.LANGUAGES`, of
-    what is asked for beside reading. longest: most characters of a phrase. fonts, other_fonts:
-    names of `fonts.FONTS` or files, those of held-out fonts apart. smallest: least pixels to the
-    em. tilt: most degrees either way. made_up: share in [0, 1] of training pictures that show made-
-    up words, which can only be read; without them a reader learns the few phrases by heart.
+    split: one of SPLITS. size: height and width in pixels, one number for a square. length: number
+    of examples, None for 50,000 of "train" and 300 of the others. languages: codes of
+    `phrases.LANGUAGES`, of what is asked for beside reading. longest: most characters of a phrase.
+    fonts, other_fonts: names of `fonts.FONTS` or files, those of held-out fonts apart. smallest:
+    least pixels to the em. tilt: most degrees either way. lines: most of them. made_up: share in
+    [0, 1] of training pictures that show made-up words, which can only be read; without them a
+    reader learns the few phrases by heart.
 
     captions: the text. questions: READ, then a translation each, with their types "read", "de" ...
     regions: where each letter lies, and which character of the text it is, counted from 1, as in
@@ -100,7 +103,7 @@ class RenderedWords:
     """
 
     split: str = "train"
-    size: int = 64
+    size: Size = 64
     length: int | None = None
     languages: Sequence[str] = ("de", "fr", "es")
     longest: int = LONGEST
@@ -108,6 +111,7 @@ class RenderedWords:
     other_fonts: Sequence[str] = OTHER_FONTS
     smallest: int = 6
     tilt: float = 10.0
+    lines: int = 3
     made_up: float = 0.4
     seed: int = 0
 
@@ -116,9 +120,10 @@ class RenderedWords:
         chosen = (*self.fonts, *self.other_fonts)
         checks = {
             f"split={self.split!r} must be one of {', '.join(SPLITS)}": self.split in SPLITS,
-            f"size={self.size} must be at least 32 pixels": self.size >= 32,
+            f"size={self.size} must be at least 32 pixels": min(sides(self.size)) >= 32,
             f"length={self.length} must be at least 1": self.length is None or self.length > 0,
             f"smallest={self.smallest} must be at least 4 pixels": self.smallest >= 4,
+            f"lines={self.lines} must be at least 1": self.lines >= 1,
             f"tilt={self.tilt} must be in [0, 45] degrees": 0 <= self.tilt <= 45,
             f"made_up={self.made_up} must be in [0, 1]": 0 <= self.made_up <= 1,
             f"seed={self.seed} must not be negative": self.seed >= 0,
@@ -159,12 +164,11 @@ class RenderedWords:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position; its picture is painted when called. IndexError outside."""
-        inside(index, self)
-        key = (self.seed, SPLITS.index(self.split), int(index))
+        key = generated.key(self, SPLITS, index)
         rng = np.random.default_rng((*key, _CHOICE))
         phrase = self._phrase(index, rng)
         fonts = self.other_fonts if self.split in ("test_fonts", "test_both") else self.fonts
-        lettering = Lettering(self.size, self.smallest, self.tilt)
+        lettering = Lettering(sides(self.size), self.smallest, self.tilt, self.lines)
         picture = Picture(lettering, phrase.english, fonts[int(rng.integers(len(fonts)))], key)
         example: Any = {
             "id": f"{self.split}-{index}",

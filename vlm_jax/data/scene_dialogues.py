@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm_jax.data import generated
 from vlm_jax.data.scene_graph import (
     ATTRIBUTES,
     COLOURS,
@@ -27,8 +28,8 @@ from vlm_jax.data.scene_graph import (
     related,
     sample_scene,
 )
-from vlm_jax.data.scenes import LENGTHS, check_ranges, render
-from vlm_jax.data.schema import Example, Question, inside
+from vlm_jax.data.scenes import LENGTHS, render
+from vlm_jax.data.schema import Example, Question
 from vlm_jax.data.turns import MARK
 
 NOTHING = "nothing"
@@ -168,21 +169,17 @@ class SceneDialogues:
     turns: int = 4
     seed: int = 0
 
-    questions, captions = 0, 0  # that scenes have by themselves
-
     def __post_init__(self):
         """Checks the ranges."""
         low, high = self.objects
         own = {
+            f"size={self.size} must be at least 32 pixels": self.size >= 32,
             f"objects={low, high} must be (fewest, most) in [2, {MAX_OBJECTS}]": (
                 2 <= low <= high <= MAX_OBJECTS
             ),
-            f"turns={self.turns} must be in [1, {MAX_TURNS}]": 1 <= self.turns <= MAX_TURNS,
-            f"images={self.images} must be in [1, {MAX_PICTURES}]": (
-                1 <= self.images <= MAX_PICTURES
-            ),
+            **generated.within(self, images=(1, MAX_PICTURES), turns=(1, MAX_TURNS)),
         }
-        check_ranges(self, LENGTHS, 0, 0, own)
+        generated.check(self, LENGTHS, own)
 
     @property
     def name(self) -> str:
@@ -195,11 +192,11 @@ class SceneDialogues:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position; its pictures are rendered when called. IndexError outside."""
-        inside(index, self)
+        example_key = generated.key(self, LENGTHS, index)
         low, high = self.objects
         pictures, questions, regions, scenes = [], [], [], []
         for number in range(self.images):
-            key = (self.seed, list(LENGTHS).index(self.split), int(index), number)
+            key = (*example_key, number)
             rng = lambda stream, key=key: np.random.default_rng((*key, stream))
             held_out = self.split == "test_comp"
             scene = sample_scene(rng(_SCENES), self.size, (low, high), held_out)

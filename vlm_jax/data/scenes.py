@@ -5,7 +5,7 @@ construction. In the tradition of CLEVR (arXiv:1612.06890) and ShapeWorld (arXiv
 compositional test split: (colour, shape) pairs that no other split shows or names.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vlm_jax.data import generated
 from vlm_jax.data.scene_captions import (
     ASIDE,
     MAX_CAPTIONS,
@@ -36,7 +37,7 @@ from vlm_jax.data.scene_graph import (
 )
 from vlm_jax.data.scene_questions import MAX_QUESTIONS
 from vlm_jax.data.scene_questions import questions as make_questions
-from vlm_jax.data.schema import Example, inside
+from vlm_jax.data.schema import Example
 
 __all__ = ["Scenes", "answers", "kinds", "parse_caption", "render", "words"]
 
@@ -46,31 +47,6 @@ LENGTHS = {"train": 50_000, "val": 1_000, "test": 1_000, "test_comp": 1_000}
 _SUPERSAMPLING = 3
 _NOISE = 6  # grey levels either way
 _GRAPH, _CAPTIONS, _QUESTIONS, _PIXELS = range(4)  # independent random streams of one example
-
-
-def check_ranges(
-    source: Any,
-    lengths: Mapping[str, int],
-    most_questions: int,
-    most_captions: int,
-    own: Mapping[str, bool],
-) -> None:
-    """ValueError, naming the class, for a field of a source of scenes that is out of range.
-
-    lengths: by the splits that there are. own: what else must hold, by what is said if it does not.
-    """
-    length, questions, captions = source.length, source.questions, source.captions
-    checks = {
-        f"split {source.split!r} must be one of {', '.join(lengths)}": source.split in lengths,
-        f"size={source.size} must be at least 32 pixels": source.size >= 32,
-        f"length={length} must be at least 1": length is None or length > 0,
-        f"questions={questions} must be in [0, {most_questions}]": 0 <= questions <= most_questions,
-        f"captions={captions} must be in [0, {most_captions}]": 0 <= captions <= most_captions,
-        f"seed={source.seed} must not be negative": source.seed >= 0,
-    }
-    for message, holds in {**checks, **own}.items():
-        if not holds:
-            raise ValueError(f"{type(source).__name__}: {message}")
 
 
 @dataclass(frozen=True)
@@ -96,11 +72,13 @@ class Scenes:
         """Checks the ranges."""
         low, high = self.objects
         own = {
+            f"size={self.size} must be at least 32 pixels": self.size >= 32,
             f"objects={low, high} must be (fewest, most) in [1, {MAX_OBJECTS}]": (
                 1 <= low <= high <= MAX_OBJECTS
             ),
+            **generated.within(self, questions=(0, MAX_QUESTIONS), captions=(0, MAX_CAPTIONS)),
         }
-        check_ranges(self, LENGTHS, MAX_QUESTIONS, MAX_CAPTIONS, own)
+        generated.check(self, LENGTHS, own)
 
     @property
     def name(self) -> str:
@@ -113,8 +91,7 @@ class Scenes:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position; its image is rendered when called. IndexError outside."""
-        inside(index, self)
-        key = (self.seed, list(LENGTHS).index(self.split), int(index))
+        key = generated.key(self, LENGTHS, index)
         held_out = self.split == "test_comp"
         low, high = self.objects
         graph_rng = np.random.default_rng((*key, _GRAPH))
@@ -137,10 +114,6 @@ class Scenes:
             ],
             "scene": scene,
         }
-
-    def __iter__(self) -> Iterator[Example]:
-        """Every example in order."""
-        return (self[index] for index in range(len(self)))
 
 
 def kinds() -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ many share a caption with another, which scoring has to count as right.
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.emoji import cache_folder
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.schema import DataError, Example, inside
 
 COMMANDS = "apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb"

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from vlm_jax.data import files
-from vlm_jax.data.emoji import cache_folder
+from vlm_jax.data.cache import cache_folder
 from vlm_jax.data.files import File
 from vlm_jax.data.schema import DataError
 

@@ -102,11 +102,11 @@ def fill(tokenizer: Tokenizer, template: str, prompt: str, length: int | None = 
     template alone exceeds.
     """
     parts = _parts(tokenizer, template)
-    whole = _read(tokenizer, [prompt if part is None else part for part in parts])
     words = tokenizer.encode(prompt)
-    plain = words == tokenizer.read(prompt)
-    if plain and (length is None or len(whole) <= length):
-        return whole
+    if words == tokenizer.read(prompt):  # it names no special token
+        whole = _read(tokenizer, [prompt if part is None else part for part in parts])
+        if length is None or len(whole) <= length:
+            return whole
     # By itself, what stands at the border of the prompt may be split in another way.
     around = parts.index(None) if None in parts else len(parts)
     before, after = (_read(tokenizer, part) for part in (parts[:around], parts[around + 1 :]))

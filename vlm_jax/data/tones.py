@@ -4,17 +4,17 @@ A clip has one to three groups of equal notes. Number, length, pitch and kind of
 of its caption, in the order in which they sound.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlm_jax.data import generated
 from vlm_jax.data.audio import no_picture
 from vlm_jax.data.notes import Note, synthesise
 from vlm_jax.data.scene_captions import NUMBERS
 from vlm_jax.data.scene_graph import around, pick
-from vlm_jax.data.schema import Example, inside
+from vlm_jax.data.schema import Example
 
 LENGTHS = {"train": 20_000, "val": 1_000, "test": 1_000}
 """Split -> its default length. The position in this dict is part of the random seed."""
@@ -77,18 +77,8 @@ class Tones:
 
     def __post_init__(self):
         """Checks the ranges."""
-        checks = {
-            f"split {self.split!r} must be one of {', '.join(LENGTHS)}": self.split in LENGTHS,
-            f"length={self.length} must be at least 1": self.length is None or self.length > 0,
-            f"groups={self.groups} must be in [1, {MOST_GROUPS}]": 1 <= self.groups <= MOST_GROUPS,
-            f"captions={self.captions} must be in [0, {len(LINKS)}]": (
-                0 <= self.captions <= len(LINKS)
-            ),
-            f"seed={self.seed} must not be negative": self.seed >= 0,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ValueError(f"Tones: {message}")
+        own = generated.within(self, groups=(1, MOST_GROUPS), captions=(0, len(LINKS)))
+        generated.check(self, LENGTHS, own)
 
     @property
     def name(self) -> str:
@@ -101,8 +91,7 @@ class Tones:
 
     def __getitem__(self, index: int) -> Example:
         """The example at a position. IndexError outside."""
-        inside(index, self)
-        key = (self.seed, list(LENGTHS).index(self.split), int(index))
+        key = generated.key(self, LENGTHS, index)
         stream = lambda number: np.random.default_rng((*key, number))
         groups = sample(stream(_SOUNDS), self.groups)
         texts = captions(stream(_TEXTS), groups)[: self.captions]
@@ -113,10 +102,6 @@ class Tones:
             "questions": [],
             "audio": Clip(groups, (*key, _NOISE)),
         }
-
-    def __iter__(self) -> Iterator[Example]:
-        """Every example in order."""
-        return (self[index] for index in range(len(self)))
 
 
 def sample(rng: np.random.Generator, most: int) -> tuple[Group, ...]:

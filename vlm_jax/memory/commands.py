@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlm_jax import experiment, processes, workdir
-from vlm_jax.api import Pictures
+from vlm_jax.data import in_memory
 from vlm_jax.memory import SEARCHES, sheet
 from vlm_jax.memory.build import build
 from vlm_jax.memory.encoders import Encoder, make_encoder, published
@@ -62,7 +62,7 @@ def embed_picture(encoder: Encoder, image: Any) -> np.ndarray:
     """f32[width] of one picture; DataError if it cannot be read."""
     from vlm_jax.data.images import decode
 
-    found = dict(encoder.images(Pictures([decode(image)])))
+    found = dict(encoder.images(in_memory.pictures([decode(image)])))
     return found[0]
 
 

@@ -27,12 +27,13 @@ def caption(model: Any, image: str, memory: Any, encoder: Any, k: int) -> tuple[
     of the memory that it was given, best first.
     """
     from vlm_jax import sharding
-    from vlm_jax.api import Pictures
+    from vlm_jax.data import in_memory
     from vlm_jax.memory import Exact
     from vlm_jax.memory.commands import embed_picture, ranked
     from vlm_jax.memory.neighbours import Retrieved
 
-    source = Retrieved(Pictures([image]), memory, encoder, k, own=True, keep=False)
+    shown = in_memory.pictures([image])
+    source = Retrieved(shown, memory, encoder, k, own=True, keep=False)
     task = next(task for task in model.run.experiment.tasks.values() if hasattr(task, "prompt"))
     model.run.batch_size = sharding.batch_shards(model.run.mesh)
     written = model.run.write(source, task.query, task.length)[0]

@@ -6,7 +6,6 @@ those of any other example with its id, are never among them, unless that is ask
 """
 
 import copy
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -16,8 +15,8 @@ import jax
 import numpy as np
 
 from vlm_jax import kwargs
-from vlm_jax.data.emoji import cache_folder
-from vlm_jax.data.features import identity
+from vlm_jax.data.cache import cache_folder
+from vlm_jax.data.features import fingerprint, identity
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.memory.build import build
 from vlm_jax.memory.encoders import PIXELS, Encoder, Pixels, make_encoder
@@ -63,8 +62,8 @@ class Retrieved:
             wanted = k if own else k + memory.most_per_id
             count = min(wanted, len(memory))
             ask = lambda: _found(source, encoder, Exact(memory, metric=metric), count)
-            key = [memory.digest, encoder.fingerprint, count, metric]
-            self._rows = _kept([*key, fingerprint_of(source)], ask) if keep else ask()
+            made = dict(memory=memory.digest, encoder=encoder.fingerprint, count=count, by=metric)
+            self._rows = _kept(made, source, ask) if keep else ask()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -163,8 +162,8 @@ def _made(given: dict[str, Any]) -> tuple[Memory, Encoder]:
     encoder, data = make_encoder(given.get("encoder", PIXELS)), plain(given["source"])
     of = given.get("of", "image")
     source = make_source(data)
-    key = _key([encoder.fingerprint, of, data, fingerprint_of(source)])
-    folder = cache_folder() / "memories" / key
+    made = {"encoder": encoder.fingerprint, "of": of, "data": data}
+    folder = cache_folder() / "memories" / fingerprint(made, [fingerprint_of(source)])
     return build(encoder, source, folder, data=data, of=of), encoder
 
 
@@ -177,17 +176,15 @@ def fingerprint_of(source: Source) -> str:
     """What tells a data set from another: its name, its length, and a few of its examples."""
     some = range(0, len(source), max(1, len(source) // 16))
     rows = [(source[i]["id"], source[i]["captions"], identity(source[i]["image"])) for i in some]
-    return _key([source.name, len(source), rows])
+    return fingerprint({"name": source.name, "length": len(source)}, rows)
 
 
-def _key(parts: Any) -> str:
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def _kept(parts: list[Any], find: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `find` returns, from the cache folder if it was found before."""
-    path = cache_folder() / "neighbours" / f"{_key(parts)}.npy"
+def _kept(made: Mapping[str, Any], source: Source, find: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `find` returns, from the cache folder if it was found before for the same source, made
+    in the same way.
+    """
+    key = fingerprint(made, [fingerprint_of(source)])
+    path = cache_folder() / "neighbours" / f"{key}.npy"
     if path.exists():
         try:
             return np.load(path, allow_pickle=False)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from vlm_jax.libtpu import quiet_libtpu
 from vlm_jax.plan.chips import chip_of
 
 
@@ -26,15 +27,8 @@ def devices_of(topology: str) -> list[Any]:
         ) from error
     from jax.experimental import topologies  # it is only here that a plan needs it
 
-    count = _product(topology)
-    quiet = {
-        "TPU_SKIP_MDS_QUERY": "1",  # ask no cloud server what machine this is
-        "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-{count}",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several plans at a time
-    }
-    for key, value in quiet.items():
-        os.environ.setdefault(key, value)
+    quiet_libtpu(os.environ, f"{chip.accelerator}-{_product(topology)}")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at a time
     try:
         options = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
         described = topologies.get_topology_desc(topology, "tpu", **options)

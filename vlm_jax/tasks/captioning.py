@@ -54,6 +54,14 @@ class Captioning:
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "captions"
 
+    def __post_init__(self):
+        """ValueError for words to be guessed without a token that stands for them."""
+        if self.parallel and self.mask_token is None:
+            raise ValueError(
+                "captioning with parallel needs mask_token: the decoder's vocab, which is the id "
+                "of the token that its parallel=True adds"
+            )
+
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption (the first without rng) after the prompt; DataError if the example has
         none.
@@ -70,14 +78,6 @@ class Captioning:
             tokens[arrays["targets_mask"]] = self.mask_token
             arrays = {**arrays, "tokens": tokens}
         return arrays
-
-    def __post_init__(self):
-        """ValueError for words to be guessed without a token that stands for them."""
-        if self.parallel and self.mask_token is None:
-            raise ValueError(
-                "captioning with parallel needs mask_token: the decoder's vocab, which is the id "
-                "of the token that its parallel=True adds"
-            )
 
     def query(self, example: Example) -> Arrays:
         """What the decoder is given before it writes."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlm_jax import kwargs, metrics
+from vlm_jax.data.in_memory import InMemory
 from vlm_jax.data.schema import DataError, Example, Question, Source
 from vlm_jax.data.text import Arrays, pad, teacher_forcing
 from vlm_jax.data.turns import MARK, Format, marks
@@ -139,26 +140,12 @@ Write = Callable[[Mapping[Key, Example]], dict[Key, str]]
 """The answers to the last questions of some conversations."""
 
 
-@dataclass(frozen=True)
-class _Views:
-    """Examples in memory as a source."""
-
-    name: str
-    examples: Sequence[Example]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-
 def _written(
     run: Any, task: Chat, views: Mapping[Key, Example], options: Mapping
 ) -> dict[Key, str]:
     """What the model answers last in each conversation; those that cannot be read are left out."""
     keys = list(views)
-    source = _Views("conversations", list(views.values()))
+    source = InMemory("conversations", list(views.values()))
     found = run.write(source, task.query, task.answer_length, **options) if keys else {}
     return {keys[position]: text for position, text in found.items()}
 

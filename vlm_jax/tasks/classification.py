@@ -1,7 +1,7 @@
 """Classification of an image, or of an image with a text, by accuracy, precision, recall and F1."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,13 +31,8 @@ class Classification:
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """Text and class index; DataError if the label is missing or not among `labels`."""
-        label = example.get("label")
-        if label not in self.labels:
-            raise DataError(
-                f"example {example['id']} has label {label!r}, which is not among the "
-                f"{len(self.labels)} classes"
-            )
-        return self.query(example) | {"label": np.int32(self.labels.index(label))}
+        label = self.labels.index(label_of(example, self.labels))
+        return self.query(example) | {"label": np.int32(label)}
 
     def query(self, example: Example) -> Arrays:
         """The text beside the image."""
@@ -72,3 +67,14 @@ class Classification:
         yield from metrics.score([measure]).items()
         yield "accuracy/majority", Counter(true).most_common(1)[0][1] / len(true)
         yield "n", float(len(true))
+
+
+def label_of(example: Example, labels: Sequence[str]) -> str:
+    """The example's class; DataError if it has none, or one that is not among `labels`."""
+    label = example.get("label")
+    if label is None or label not in labels:
+        raise DataError(
+            f"example {example['id']} has label {label!r}, which is not among the "
+            f"{len(labels)} classes"
+        )
+    return label

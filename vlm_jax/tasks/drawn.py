@@ -2,14 +2,13 @@
 should show.
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vlm_jax import metrics, processes
+from vlm_jax.data.images import encode_png
 from vlm_jax.data.scene_prompts import Wanted, judge, of_scene
 from vlm_jax.data.schema import Example, Source
 from vlm_jax.workdir import atomic_write_bytes
@@ -64,11 +63,9 @@ def keep(run: Any, rows: Sequence[Mapping[str, Any]], pictures: np.ndarray) -> N
         return
     named = [dict(row, drawn=f"{path.stem}/{number}.png") for number, row in enumerate(rows)]
     if processes.is_first():
+        (path.parent / path.stem).mkdir(parents=True, exist_ok=True)
         for row, pixels in zip(named, pictures, strict=True):
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "PNG")
-            (path.parent / path.stem).mkdir(parents=True, exist_ok=True)
-            atomic_write_bytes(path.parent / row["drawn"], file.getvalue())
+            atomic_write_bytes(path.parent / row["drawn"], encode_png(pixels))
     run.save_predictions(named)
 
 

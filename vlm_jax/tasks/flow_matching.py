@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax import decode, metrics
-from vlm_jax.data.schema import DataError, Example, Source
+from vlm_jax.data.schema import Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
+from vlm_jax.tasks.classification import label_of
 from vlm_jax.tasks.drawn import draw_and_judge, first_of
 from vlm_jax.tasks.text_to_image import caption_of, draw_rows, generator_of, own_and_other
 from vlm_jax.tokenizers import Tokenizer
@@ -62,12 +63,7 @@ class FlowMatching:
         return arrays | {"time": np.float32(at), "noise": np.uint32(rng.integers(2**32))}
 
     def _of_class(self, example: Example, rng: np.random.Generator | None) -> Arrays:
-        label = example.get("label")
-        if label not in self.labels:
-            raise DataError(
-                f"example {example['id']} has label {label!r}, which is not among the "
-                f"{len(self.labels)} classes"
-            )
+        label = label_of(example, self.labels)
         return self.read("" if rng is not None and rng.random() < self.drop else label)
 
     def read(self, text: str) -> Arrays:

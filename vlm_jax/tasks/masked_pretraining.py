@@ -11,6 +11,7 @@ from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import masked_cross_entropy, softmax_cross_entropy
+from vlm_jax.tasks.text_to_image import generator_of
 from vlm_jax.tokenizers import Tokenizer
 
 
@@ -46,7 +47,7 @@ class MaskedPretraining:
                 "masked pre-training needs a tokenizer with a [MASK] token; this one has none"
             )
         caption = captions[0 if rng is None else rng.integers(len(captions))]
-        rng = rng or np.random.default_rng([ord(letter) for letter in str(example["id"])])
+        rng = rng or generator_of(example)
         inputs = encoder_text(self.tokenizer, caption, self.length)
         tokens, real = inputs["text"], inputs["text_mask"]
         special = (tokens == self.tokenizer.bos) | (tokens == self.tokenizer.eos)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlm_jax.data import images
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import InputReader
 from vlm_jax.data.schema import DataError, Example, Source
 
 SIDE = 32
@@ -16,7 +16,7 @@ SIDE = 32
 
 
 def nearest_answers(
-    read: ImageReader, asked: Mapping[Any, Example], train: Source, count: int
+    read: InputReader, asked: Mapping[Any, Example], train: Source, count: int
 ) -> dict[Any, str]:
     """By key of `asked`, whose examples have one question each: the answer to the same question
     about one of the first `count` training pictures, the one with the highest correlation of grey
@@ -47,7 +47,7 @@ def nearest_answers(
     return found
 
 
-def _pixels(read: ImageReader, example: Example) -> np.ndarray | None:
+def _pixels(read: InputReader, example: Example) -> np.ndarray | None:
     """Grey pixels with mean 0 and length 1, f32[SIDE * SIDE]; None if they cannot be read."""
     try:
         pixels, _ = read(example["image"], None)

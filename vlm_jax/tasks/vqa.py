@@ -104,15 +104,14 @@ class VqaGeneration:
     question_to: "decoder", the question is the prefix of what the decoder reads (PaliGemma, GIT),
     or "text", it goes through the text encoder and the fusion (BLIP). question_length: tokens of
     the question and of all that the template puts around it; a longer one loses its end, or is an
-    error with cut=False. length:
-    tokens that the decoder reads, question included if it is there. blocked: words whose scores the
-    loss computes at a time, for large vocabularies (None: all). template: how question and
-    special tokens are arranged for the decoder, see `data.text.fill`; text_template: the same for
-    the text encoder. picture: what stands for the picture where the template says "{picture}", see
-    `data.picture_words.with_picture`; it is in addition to both lengths. characters: score the
-    character error rate too, of answers that are read off the picture. nearest: with how many
-    training pictures evaluation compares pixels, for one more baseline (0: without it), see
-    `tasks.nearest_picture`.
+    error with cut=False. length: tokens that the decoder reads, question included if it is there.
+    blocked: words whose scores the loss computes at a time, for large vocabularies (None: all).
+    template: how question and special tokens are arranged for the decoder, see `data.text.fill`;
+    text_template: the same for the text encoder. picture: what stands for the picture where the
+    template says "{picture}", see `data.picture_words.with_picture`; it is in addition to both
+    lengths. characters: score the character error rate too, of answers that are read off the
+    picture. nearest: with how many training pictures evaluation compares pixels, for one more
+    baseline (0: without it), see `tasks.nearest_picture`.
     """
 
     tokenizer: Tokenizer
@@ -160,8 +159,7 @@ class VqaGeneration:
         for the picture in it, in tokens.
         """
         if self.question_to == "decoder":
-            given = (self.template, self.picture, self.tokenizer, example)
-            template, shown = with_picture(*given)
+            template, shown = with_picture(self.template, self.picture, self.tokenizer, example)
             if not self.cut:
                 self._check(question, len(fill(self.tokenizer, template, question)) - shown)
             return question, {}, template, shown

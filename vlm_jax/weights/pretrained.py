@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlm_jax import kwargs, models, trees
-from vlm_jax.data.pipeline import ImageReader
+from vlm_jax.data.pipeline import InputReader
 from vlm_jax.experiment import Experiment
 from vlm_jax.models.vision_language import VisionLanguageModel
 from vlm_jax.tasks import TASKS
@@ -181,7 +181,7 @@ def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
         "weights": dict.fromkeys(tasks, 1.0),
         "per_image": dict.fromkeys(tasks, 1),
     }
-    read = ImageReader(**reader)
+    read = InputReader(**reader)
     return Experiment(config, tokenizer, tasks, model=network, read=read, **shares)
 
 
@@ -196,7 +196,7 @@ def with_image_token(family: Family, model: Config, tokenizer: Tokenizer) -> dic
 
 
 def frames_of(model: Config) -> dict[str, int]:
-    """What a model of videos asks of `data.pipeline.ImageReader`: as many frames as it has vectors
+    """What a model of videos asks of `data.pipeline.InputReader`: as many frames as it has vectors
     for. model: config.model.
     """
     vision = dict(model.get("vision") or {})

@@ -1,0 +1,50 @@
+"""What a user hands over, pictures and sounds, as a source: nothing is read before it is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.data.audio import as_audio, no_picture
+from vlm_jax.data.schema import Example, Question, inside
+from vlm_jax.data.video_images import VideoFile, as_image
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Examples in memory as a source."""
+
+    name: str
+    examples: Sequence[Example]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[inside(index, self)]
+
+
+def pictures(images: Sequence[Any], questions: Sequence[str] | None = None) -> InMemory:
+    """Pictures and videos, as `vlm_jax.api` takes them, without texts, or with one question each.
+
+    DataError for an array that is no picture and no video.
+    """
+    examples = []
+    for number, given in enumerate(images):
+        image = as_image(given)
+        key = str(image) if isinstance(image, str | Path | VideoFile) else f"picture {number}"
+        example = Example(id=key, image=image, captions=[], questions=[])
+        if questions is not None:
+            example["questions"] = [Question(question=questions[number], answers=[""])]
+        examples.append(example)
+    return InMemory("your pictures", examples)
+
+
+def sounds(given: Sequence[Any]) -> InMemory:
+    """Sounds, as `data.audio.as_audio` takes them, without pictures and texts."""
+    examples = []
+    for number, sound in enumerate(given):
+        audio = as_audio(sound)
+        key = str(sound) if isinstance(sound, str | Path) else f"sound {number}"
+        examples.append(Example(id=key, image=no_picture, audio=audio, captions=[], questions=[]))
+    return InMemory("your sounds", examples)
