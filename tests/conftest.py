@@ -4,6 +4,7 @@ Set before JAX is imported, and in the environment, so that a `launch.py` starte
 same. VLM_JAX_CACHE moves the cache, which makes the second run of the suite several times faster.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,7 +21,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads wou
     for library in ("OMP", "OPENBLAS", "MKL", "RAYON"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402  (imports JAX)
+
+MAPPINGS = 25_000
+"""Of memory, beyond which a worker forgets its compiled programs."""
 
 SHAPE_CHECKED = (
     "decode",
@@ -37,3 +43,15 @@ SHAPE_CHECKED = (
 """The modules of vlm_jax whose annotations are checked against every call's arrays."""
 
 install_import_hook([f"vlm_jax.{name}" for name in SHAPE_CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Every compiled program keeps some mappings of memory; a process may have 65,530, and dies of
+    more.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
