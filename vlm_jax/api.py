@@ -21,7 +21,7 @@ from vlm_jax.data import in_memory
 from vlm_jax.data.schema import DataError, Source
 from vlm_jax.evaluate import Run
 from vlm_jax.metrics.recall import products
-from vlm_jax.tasks.matching import match_scores, matching
+from vlm_jax.tasks.matching import match_scores
 from vlm_jax.weights import adopt
 from vlm_jax.weights.folder import read_config
 
@@ -185,7 +185,7 @@ class Model:
     def _ordered(self, kind: str, names: Any, vectors: Any, images: Any, texts: Any) -> Any:
         rows = _ranking(products(*vectors).reshape(-1), kind, names)
         task = self._task("text", "rank")
-        match = matching(getattr(task, "match", None))
+        match = getattr(task, "matching", None)
         best = rows[: 0 if match is None else match.rerank]
         if not best:
             return rows

@@ -7,7 +7,7 @@ in the callee's signature and nowhere else. `where` is the place in the config, 
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,6 +18,14 @@ meant."""
 
 Number = float | int
 """A number in a config, where 1 is as good as 1.0."""
+
+Pair = int | Sequence[int]
+"""Two numbers in a config, such as height and width, or one for both."""
+
+
+def pair(given: Pair) -> tuple[int, int]:
+    """Both of them."""
+    return (given, given) if isinstance(given, int) else (int(given[0]), int(given[1]))
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlm_jax.data.schema import DataError
 from vlm_jax.data.schema import Image as ExampleImage
+from vlm_jax.kwargs import Pair, pair
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, H * W: 300 MB as RGB. Larger ones are refused from their header
@@ -33,9 +34,6 @@ METHODS = {
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, LookupError)
 _BROKEN += (struct.error, zlib.error)  # what Pillow's readers raise for damaged files
-
-Size = int | Sequence[int]
-"""Height and width in pixels, or one number for a square."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -125,31 +123,27 @@ def resize(pixels: np.ndarray, height: int, width: int, method: str = "bicubic")
     return np.asarray(Image.fromarray(pixels).resize((width, height), METHODS[method]))
 
 
-def sides(size: Size) -> tuple[int, int]:
-    """Height and width."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def side(size: Size) -> int:
+def side(size: Pair) -> int:
     """That of a square. ValueError for height and width."""
     if not isinstance(size, int):
         raise ValueError(f"size={size}: height and width are for stretching and padding alone")
     return size
 
 
-def stretch(pixels: np.ndarray, size: Size, method: str = "bicubic") -> np.ndarray:
+def stretch(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
     """The whole picture at this size; its proportions change."""
-    return resize(pixels, *sides(size), method)
+    return resize(pixels, *pair(size), method)
 
 
 def crop(
-    pixels: np.ndarray, size: int, method: str = "bicubic", shortest: int | None = None
+    pixels: np.ndarray, size: Pair, method: str = "bicubic", shortest: int | None = None
 ) -> np.ndarray:
     """The shortest side scaled to `shortest` (None: to `size`), then the central square.
 
     The longer side is rounded down, as the published preprocessors do. ValueError if shortest is
-    less than size.
+    less than size, or for what is no square.
     """
+    size = side(size)
     shortest = shortest or size
     if shortest < size:
         raise ValueError(f"shortest={shortest} pixels hold no square of {size}: raise it")
@@ -160,10 +154,11 @@ def crop(
     return scaled[top : top + size, left : left + size]
 
 
-def round_crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.ndarray:
+def round_crop(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
     """As `crop`, from a corner that is rounded to the nearest even pixel where it would be half of
     one, as torchvision's transforms have it.
     """
+    size = side(size)
     height, width = pixels.shape[:2]
     scale = lambda side: int(size * side / min(height, width))
     scaled = resize(pixels, scale(height), scale(width), method)
@@ -171,18 +166,18 @@ def round_crop(pixels: np.ndarray, size: int, method: str = "bicubic") -> np.nda
     return scaled[top : top + size, left : left + size]
 
 
-def pad(pixels: np.ndarray, size: Size, method: str = "bicubic") -> np.ndarray:
+def pad(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
     """The picture as large as it fits, centred on a ground of its mean colour."""
     return _on_ground(pixels, size, method, np.round(pixels.reshape(-1, 3).mean(axis=0)))
 
 
-def black_pad(pixels: np.ndarray, size: Size, method: str = "bicubic") -> np.ndarray:
+def black_pad(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
     """As `pad`, on a black square (open_clip's resize_mode "longest")."""
     return _on_ground(pixels, size, method, np.zeros(3))
 
 
-def _on_ground(pixels: np.ndarray, size: Size, method: str, colour: np.ndarray) -> np.ndarray:
-    wanted = sides(size)
+def _on_ground(pixels: np.ndarray, size: Pair, method: str, colour: np.ndarray) -> np.ndarray:
+    wanted = pair(size)
     scale = max(side / most for side, most in zip(pixels.shape, wanted, strict=False))
     height, width = (max(1, round(side / scale)) for side in pixels.shape[:2])
     ground = np.empty((*wanted, 3), np.uint8)
@@ -203,7 +198,7 @@ FITS: dict[str, Callable[..., np.ndarray]] = {
 
 def fit(
     pixels: np.ndarray,
-    size: Size,
+    size: Pair,
     how: str = "stretch",
     method: str = "bicubic",
     shortest: int | None = None,
@@ -216,9 +211,7 @@ def fit(
             f"fit={how!r}, method={method!r}: choose from {sorted(FITS)} and {sorted(METHODS)}"
         )
     if how == "crop":
-        return crop(pixels, side(size), method, shortest)
-    if how == "round_crop":
-        return round_crop(pixels, side(size), method)
+        return crop(pixels, size, method, shortest)
     return FITS[how](pixels, size, method)
 
 

@@ -19,6 +19,7 @@ from vlm_jax.data.order import shuffled
 from vlm_jax.data.packing import PackedBatches, Packing, join
 from vlm_jax.data.schema import DataError, Example, Source, Video
 from vlm_jax.data.video_images import frames_shown
+from vlm_jax.kwargs import Pair, pair
 
 Preprocess = Callable[[Example, np.random.Generator | None], Mapping[str, np.ndarray]]
 
@@ -53,7 +54,7 @@ class InputReader:
     model does not listen.
     """
 
-    size: images.Size
+    size: Pair
     fit: str = "stretch"
     method: str = "bicubic"
     shortest: int | None = None
@@ -127,7 +128,7 @@ class InputReader:
         count = self.pictures or 1
         if len(shown) > count:
             raise DataError(f"{len(shown)} pictures, but data.image.pictures={count}: raise it")
-        pixels = np.zeros((count, *images.sides(self.size), 3), np.uint8)
+        pixels = np.zeros((count, *pair(self.size), 3), np.uint8)
         for number, image in enumerate(shown):
             pixels[number] = self(image, rng)[0]
         return {"pixels": pixels, "tiles": np.arange(count) < len(shown)}
@@ -155,19 +156,17 @@ class InputReader:
         return np.stack(found), flipped
 
     def _fitted(self, pixels: np.ndarray) -> Any:
-        size, method, longest = self.size, self.method, self.longest or 0
+        if self.fit not in ("canvas", "patches", "native", "tiles"):
+            return images.fit(pixels, self.size, self.fit, self.method, self.shortest)
+        size, method, longest = images.side(self.size), self.method, self.longest or 0
         if self.fit == "canvas":
             lengths = (self.shortest or longest, longest)
-            return sizes.canvas(pixels, images.side(size), *lengths, self.block, method)
+            return sizes.canvas(pixels, size, *lengths, self.block, method)
         if self.fit == "patches":
-            return sizes.at_most(pixels, images.side(size), self.most, method)
+            return sizes.at_most(pixels, size, self.most, method)
         if self.fit == "native":
-            return sizes.native(
-                pixels, images.side(size), self.block, self.least, self.most, method
-            )
-        if self.fit == "tiles":
-            return sizes.tiles(pixels, images.side(size), longest, self.split, method)
-        return images.fit(pixels, size, self.fit, method, self.shortest)
+            return sizes.native(pixels, size, self.block, self.least, self.most, method)
+        return sizes.tiles(pixels, size, longest, self.split, method)
 
 
 @dataclass

@@ -16,10 +16,10 @@ import numpy as np
 
 from vlm_jax.data import generated
 from vlm_jax.data.fonts import font_file
-from vlm_jax.data.images import Size, sides
 from vlm_jax.data.lettering import Lettering, Placed, paint
 from vlm_jax.data.phrases import LANGUAGES, LONGEST, Phrase, held_out, made_up, phrases
 from vlm_jax.data.schema import DataError, Example, Question, Region
+from vlm_jax.kwargs import Pair, pair
 
 SPLITS = ("train", "test", "test_fonts", "test_words", "test_both")
 """Other drawings; in other fonts; of other words; both. The position is part of the seed."""
@@ -103,7 +103,7 @@ class RenderedWords:
     """
 
     split: str = "train"
-    size: Size = 64
+    size: Pair = 64
     length: int | None = None
     languages: Sequence[str] = ("de", "fr", "es")
     longest: int = LONGEST
@@ -120,7 +120,7 @@ class RenderedWords:
         chosen = (*self.fonts, *self.other_fonts)
         checks = {
             f"split={self.split!r} must be one of {', '.join(SPLITS)}": self.split in SPLITS,
-            f"size={self.size} must be at least 32 pixels": min(sides(self.size)) >= 32,
+            f"size={self.size} must be at least 32 pixels": min(pair(self.size)) >= 32,
             f"length={self.length} must be at least 1": self.length is None or self.length > 0,
             f"smallest={self.smallest} must be at least 4 pixels": self.smallest >= 4,
             f"lines={self.lines} must be at least 1": self.lines >= 1,
@@ -168,7 +168,7 @@ class RenderedWords:
         rng = np.random.default_rng((*key, _CHOICE))
         phrase = self._phrase(index, rng)
         fonts = self.other_fonts if self.split in ("test_fonts", "test_both") else self.fonts
-        lettering = Lettering(sides(self.size), self.smallest, self.tilt, self.lines)
+        lettering = Lettering(pair(self.size), self.smallest, self.tilt, self.lines)
         picture = Picture(lettering, phrase.english, fonts[int(rng.integers(len(fonts)))], key)
         example: Any = {
             "id": f"{self.split}-{index}",

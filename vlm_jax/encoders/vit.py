@@ -1,7 +1,6 @@
 """Vision Transformer (arXiv:2010.11929), and its variants in CLIP, SigLIP and MAE."""
 
 import math
-from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -12,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.encoders.image_features import block_order, grid_places, token_mask
+from vlm_jax.kwargs import pair
 from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.attention import Attention
 from vlm_jax.layers.embed import (
@@ -221,11 +221,11 @@ class ViT(nn.Module):
     def _embed(self, image: Array) -> Float[Array, "B H2 W2 D"] | Float[Array, "B S D"]:
         image = _standardised(image) if self.standardised else image
         if self.stem == "conv":
-            fields = (_both(self.patch), self.width, self.stem_width, self.epsilon, self.dtype)
+            fields = (pair(self.patch), self.width, self.stem_width, self.epsilon, self.dtype)
             return ConvStem(*fields, name="conv_stem")(image)
         patches = image
         if image.ndim == 4:
-            high, wide = _both(self.patch)
+            high, wide = pair(self.patch)
             rows, columns = image.shape[1] // high, image.shape[2] // wide
             whole = image[:, : rows * high, : columns * wide]
             patches = rearrange(whole, "B (H P) (W Q) C -> B H W (P Q C)", H=rows, W=columns)
@@ -247,7 +247,7 @@ class ViT(nn.Module):
         """
         if self.positions in ("rotary", "none"):
             return jnp.zeros((1, int(self.class_token) + math.prod(grid), 1))
-        sides, patch = _both(self.image_size), _both(self.patch)
+        sides, patch = pair(self.image_size), pair(self.patch)
         old, first = (sides[0] // patch[0], sides[1] // patch[1]), int(self.class_token)
         side = old[0]
         added = first if self.class_position else 0
@@ -320,7 +320,7 @@ class ViT(nn.Module):
             )
         if patches and self.standardised:
             raise ValueError("standardised=True needs whole images, not patches cut beforehand")
-        (height, width), patch = _both(self.image_size), _both(self.patch)
+        (height, width), patch = pair(self.image_size), pair(self.patch)
         if height != width and (shapes is not None or self.resize in ("nearest", "corners")):
             raise ValueError(f"image_size={self.image_size} must be square here")
         if not patches and (min(shape[1], height) < patch[0] or min(shape[2], width) < patch[1]):
@@ -328,11 +328,6 @@ class ViT(nn.Module):
                 f"images of {shape[1]} x {shape[2]} pixels (image_size={self.image_size}) "
                 f"do not hold one patch of {self.patch}"
             )
-
-
-def _both(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _standardised(image: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

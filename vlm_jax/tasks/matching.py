@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlm_jax import kwargs
 from vlm_jax.data.schema import Example, Source
 from vlm_jax.data.text import Arrays
 from vlm_jax.losses import softmax_cross_entropy
@@ -68,11 +67,6 @@ class Matching:
         return jnp.mean(each.reshape(there.shape) * there, axis=1)
 
 
-def matching(config: Mapping[str, Any] | None) -> Matching | None:
-    """The `match` section of a task; None if there is none. TypeError for an unknown key."""
-    return None if config is None else kwargs.call(Matching, config, "match")
-
-
 def mark(text: str) -> np.uint32:
     """The same number for the same text; another one, almost surely, for another."""
     return np.uint32(zlib.crc32(text.encode()))
@@ -101,9 +95,9 @@ def match_scores(
     """For pairs (position in the source, number of the text) the logit that both belong together;
     -inf where the picture cannot be read.
 
-    task: with `text`, and `match` as `Matching` reads it.
+    task: with `text` and `matching`, as `tasks.retrieval` has them.
     """
-    match = matching(task.match)
+    match = task.matching
     assert match is not None
     read = [match.read(task.text(text)) for text in texts]
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
@@ -144,7 +138,7 @@ def judge(
     places: positions of the images. vectors: of images and of texts.
     """
     images, others = vectors
-    match = matching(task.match)
+    match = task.matching
     assert match is not None
     forward = first_candidates(images, others, match.rerank)
     backward = first_candidates(others, images, match.rerank)

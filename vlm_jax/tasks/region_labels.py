@@ -1,6 +1,6 @@
 """Region labels: which words describe what lies at each place of the image grid."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays
-from vlm_jax.kwargs import Number
+from vlm_jax.kwargs import Number, Pair, pair
 from vlm_jax.losses import masked_cross_entropy
 from vlm_jax.tokenizers import Tokenizer
 
@@ -31,7 +31,7 @@ class RegionLabels:
 
     tokenizer: Tokenizer
     kinds: Mapping[str, tuple[str, ...]]
-    grid: int | Sequence[int]
+    grid: Pair
     pictures: int = 1
     head: ClassVar[str] = "label_regions"
     texts: ClassVar[str | None] = None
@@ -44,7 +44,7 @@ class RegionLabels:
         regions = example.get("regions")
         if not regions:
             raise DataError(f"example {example['id']} has no regions, whose labels are learned")
-        grid = (self.grid, self.grid) if isinstance(self.grid, int) else tuple(self.grid)
+        grid = pair(self.grid)
         shape = (len(self.kinds), self.pictures, *grid)
         labels, known = np.zeros(shape, np.int32), np.zeros(shape, bool)
         for region in regions:

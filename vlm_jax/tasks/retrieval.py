@@ -4,11 +4,12 @@ in both directions.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from vlm_jax import metrics
+from vlm_jax import kwargs, metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
@@ -18,7 +19,7 @@ from vlm_jax.metrics.recall import (
     products,
     transposed_positives,
 )
-from vlm_jax.tasks.matching import judge, matching
+from vlm_jax.tasks.matching import Matching, judge
 from vlm_jax.tokenizers import Tokenizer
 
 CHUNK = 1024
@@ -56,8 +57,13 @@ class Retrieval:
                 f"between={self.between}: choose two of {', '.join(KINDS)}, in this order if one "
                 "is text"
             )
-        if matching(self.match) is not None and tuple(self.between) != ("image", "text"):
+        if self.matching is not None and tuple(self.between) != ("image", "text"):
             raise ValueError(f"match reads an image and a text together, not {self.between}")
+
+    @cached_property
+    def matching(self) -> Matching | None:
+        """The section `match`; TypeError for an unknown key."""
+        return None if self.match is None else kwargs.call(Matching, self.match, "match")
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption (the first without rng), or what an encoder made of it beforehand;
@@ -70,7 +76,7 @@ class Retrieval:
         if not captions:
             raise DataError(f"example {example['id']} has no caption, which retrieval learns from")
         chosen = 0 if rng is None else rng.integers(len(captions))
-        match = matching(self.match)
+        match = self.matching
         if "text_features" in example:
             if match is not None:
                 raise DataError("features of texts cannot be matched: drop config.data's `text`")
@@ -84,8 +90,7 @@ class Retrieval:
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]. ValueError for the sigmoid loss of a model without logit bias."""
-        match = matching(self.match)
-        contrast = self._contrast(outputs)
+        contrast, match = self._contrast(outputs), self.matching
         return contrast if match is None else contrast + match.weight * match.loss(outputs)
 
     def _contrast(self, outputs: Mapping) -> Any:
@@ -135,7 +140,7 @@ class Retrieval:
             others = np.stack([partners[i] for i in found])
             contents = [example.get("content", example["id"]) for example in shown]
             positives = positives_of_groups(contents, contents)
-        vectors, match = np.stack(list(found.values())), matching(self.match)
+        vectors, match = np.stack(list(found.values())), self.matching
         judged = (None, None)
         if match is not None and match.rerank and texts:
             judged = judge(run, self, source, list(found), texts, (vectors, others))
