@@ -1,7 +1,6 @@
 # make quickstart   train the small three-task model on the built-in scenes; installs what is missing
 # make test         style gates, then every test
 # make check        the style gates alone, in seconds
-# make matrix       one real step of every valid combination of parts and objectives: half an hour
 # make demo-photo IMAGE=cat.jpg
 #                   caption any picture with real pre-trained parts, and show what it was written
 #                   from; the first time fetches them and trains what joins them, a quarter of an hour
@@ -18,7 +17,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE := $(or $(VLM_JAX_CACHE),$(HOME)/.cache/vlm_jax)
 
-.PHONY: quickstart test check matrix lint clean demo-photo
+.PHONY: quickstart test check lint clean demo-photo
 
 quickstart: $(VENV)/installed-core
 	$(BIN)/python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -40,9 +39,6 @@ test: lint
 
 check: lint
 	$(BIN)/python -m pytest --numprocesses=0 --durations=0 --durations-min=5 tests/test_style.py
-
-matrix: $(VENV)/installed-test
-	VLM_JAX_MATRIX=all $(BIN)/python -m pytest tests/test_matrix.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
