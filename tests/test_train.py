@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.retrieval import blip
 from tests import tiny
-from vlm_jax import checkpoint, experiment, optim, sharding, step, train
+from vlm_jax import checkpoint, experiment, optim, sharding, step, train, workdir
 from vlm_jax.data import pipeline
 from vlm_jax.logs import read_lines
 
@@ -113,14 +114,28 @@ def test_packed_rows_are_learned_from_and_go_on_to_the_last_bit(tmp_path):
     config = tiny.captioner(checkpoint={"every_steps": 3})
     config["data"] = config["data"] | {"packing": {"length": 64, "images": 3}}
     config["model"] = config["model"] | {"decoder": decoder}
-    whole, half = tmp_path / "whole", tmp_path / "half"
-    train.train(config, whole)
-    shares = [line.get("padding_share") for line in read_lines(whole / "timing.jsonl")]
+    train_twice(config, tmp_path)
+    shares = [line.get("padding_share") for line in read_lines(tmp_path / "whole/timing.jsonl")]
     assert 0 < shares[-1] < 0.6
+
+
+def train_twice(config, folder):
+    """Once to the end, once from a checkpoint in the middle: to the same last bit."""
+    whole, half = folder / "whole", folder / "half"
+    train.train(config, whole)
     shutil.copytree(whole, half)
-    shutil.rmtree(half / "checkpoints" / "6")
+    steps = sorted(int(path.name) for path in (half / "checkpoints").iterdir())
+    assert len(steps) > 1
+    shutil.rmtree(half / "checkpoints" / str(steps[-1]))
     train.train(config, half)
     assert_same_run(whole, half)
+
+
+def test_wrong_texts_and_pictures_are_drawn_the_same_after_a_resume(tmp_path):
+    config = workdir.to_json(blip.get_config("smoke"))
+    config |= {"total_steps": 4, "evals": {}, "checkpoint": {"every_steps": 2}}
+    config |= {"logs": {"every_steps": 1}, "optimizer": config["optimizer"] | {"ema": 0.9}}
+    train_twice(config, tmp_path)
 
 
 @pytest.mark.parametrize(

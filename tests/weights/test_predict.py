@@ -6,6 +6,8 @@ processor makes of the same picture file and of the prompt as it is published.
 """
 
 import dataclasses
+import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from sklearn.datasets import load_sample_images
 import vlm_jax
 from tests.weights import parity
 from tests.weights.writers import CASES, TOWER, blip, idefics, image_processor, make_tokenizer
+from vlm_jax import modes
 from vlm_jax.data import in_memory
 from vlm_jax.data.pipeline import Loader
 from vlm_jax.data.schema import DataError
@@ -191,6 +194,86 @@ def test_naflex_embeds_pictures_of_any_shape(tmp_path):
     expected = torch.nn.functional.normalize(found, dim=-1).numpy()
     ours = vlm_jax.load_pretrained(tmp_path)
     parity.compare({"x": ours.embed_image(shown)}, {"x": expected}, 1e-5)
+
+
+WORDS = ["a roof of red tiles", "the wall answers", "colour", "Describe this image"]
+
+
+def clip(folder):
+    """Similarity of every (picture, text) as the reference has it, from the folder it writes."""
+    words = make_tokenizer(["<s>", "</s>"], ["<s>"], ["</s>"], eos_token="</s>", pad_token="</s>")
+    text = TOWER | dict(vocab_size=len(words), max_position_embeddings=40)
+    config = transformers.CLIPConfig(
+        text_config=text | dict(eos_token_id=words.eos_token_id),
+        vision_config=TOWER | dict(image_size=32, patch_size=8),
+        projection_dim=8,
+    )
+    pictures = image_processor("CLIP", size={"shortest_edge": 32}, crop_size=32)
+    model = parity.randomise(transformers.CLIPModel(config))
+    processor = transformers.CLIPProcessor(pictures, words)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return lambda **given: model(**processor(**given)).logits_per_image / model.logit_scale.exp()
+
+
+def blip_retrieval(folder):
+    """Cosine of every (picture, text) plus the logit of a match, by which the authors rank; they
+    begin a text that is to be matched with the last token of the table, the reference does not.
+    """
+    model, processor = blip(transformers.BlipForImageTextRetrieval)
+    parity.randomise(model)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+    def scores(text, images, **options):
+        given = processor(text=text, images=images, **options)
+        cosines = model(**given, use_itm_head=False)[0]
+        logits = [
+            [_match(model, processor(text=[t], images=[i], **options)) for t in text]
+            for i in images
+        ]
+        return cosines + torch.tensor(logits)
+
+    return scores
+
+
+def _match(model, given):
+    given["input_ids"][:, 0] = model.config.text_config.vocab_size - 1
+    return float(model(**given, use_itm_head=True).itm_score[0, 1])
+
+
+@pytest.mark.parametrize("kind", [clip, blip_retrieval])
+def test_folders_that_rank_do_so_from_the_command_line(kind, tmp_path, capsys):
+    scores, data = kind(tmp_path / "folder"), tmp_path / "data"
+    data.mkdir()
+    shown = [PHOTO, PHOTO[20:50, ::-1][:, 9:33], PHOTO[::-1, :40], 255 - PHOTO[:30]]
+    paths = [saved(pixels, data / f"{number}.png") for number, pixels in enumerate(shown)]
+    rows = [
+        dict(id=path.stem, image=path.name, captions=[text])
+        for path, text in zip(paths, WORDS, strict=True)
+    ]
+    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "words.txt").write_text("\n".join(WORDS))
+    with torch.no_grad():
+        pictures = [Image.open(path) for path in paths]
+        given = dict(text=WORDS, images=pictures, padding=True, return_tensors="pt")
+        expected = scores(**given).numpy()
+
+    def launched(mode, **options):
+        told = defaultdict(lambda: None, pretrained=str(tmp_path / "folder"), **options)
+        assert modes.MODES[mode](None, "", told) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    found = launched("predict", text=WORDS[1], images=str(data))["ranking"]
+    assert [row["index"] for row in found] == np.argsort(-expected[:, 1]).tolist()
+    found = launched("predict", image=str(paths[2]), texts=str(tmp_path / "words.txt"))["ranking"]
+    assert [row["text"] for row in found] == [WORDS[i] for i in np.argsort(-expected[2])]
+    metrics = launched("eval", data=str(data))
+    name = "reranked/" if kind is blip_retrieval else ""
+    for way, table in (("image_to_text", expected), ("text_to_image", expected.T)):
+        ranks = 1 + (table > np.diag(table)[:, None]).sum(axis=1)
+        assert metrics[f"retrieval/{way}/{name}R@1"] == np.mean(ranks == 1)
+        assert metrics[f"retrieval/{way}/{name}mean_rank"] == np.mean(ranks)
 
 
 def test_vilt_chooses_among_its_answers(photo, tmp_path):
