@@ -106,7 +106,9 @@ def features(model: Any, pictures: Sequence[Any]) -> np.ndarray:
 def rows_of(model: Any, kind: str, wanted: Sequence[Wanted], given: Any) -> Rows:
     """Everybody's pictures of one kind of prompt."""
     size = model.run.experiment.read.size
-    chosen = {key: vars(given)[key] for key in ("seed", "guidance", "steps", "method")}
+    chosen = {
+        key: vars(given)[key] for key in ("seed", "guidance", "steps", "method", "temperature")
+    }
     options = {key: value for key, value in chosen.items() if value is not None}
     rows = {"drawn": drawn(model, wanted, options), "retrieved": retrieved(wanted, size)}
     if kind.endswith("caption"):
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, help="of a flow, or rounds of parallel decoding")
     parser.add_argument("--method", help='of a flow: "heun" or "euler"')
+    parser.add_argument("--temperature", type=float, help="of tokens that are drawn; 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

@@ -4,7 +4,7 @@
     python launch.py --mode=predict --workdir=runs/dit --text="a red circle" --out=x.png
 
 Straight paths from noise to the pixels of a scene (rectified flow, arXiv:2209.03003; flow matching,
-arXiv:2210.02747) in 64 patches of 8 x 8, the text steering every layer twice: its vector by
+arXiv:2210.02747) in 64 patches of 4 x 4, the text steering every layer twice: its vector by
 adaLN-Zero, its tokens by cross-attention. The network says where the path ends (arXiv:2511.13720).
 With `tokenizer=WORKDIR`, of tokenizer_vq.py, in that tokenizer's latent space.
 
@@ -33,7 +33,7 @@ def get_config(arg=None):
     """Arguments: steps; tokenizer, the workdir of a trained one; fsq, it is that of
     tokenizer_fsq.py; scale, one over the deviation of its vectors; size, one of the paper's; smoke.
     """
-    known = dict(steps=2500, tokenizer="", fsq=False, scale=1.0, size="", smoke=False)
+    known = dict(steps=3500, tokenizer="", fsq=False, scale=1.0, size="", smoke=False)
     arg = common.parse_arg(arg, **known)
     config = ConfigDict()
     config.seed = 0
@@ -41,10 +41,10 @@ def get_config(arg=None):
     config.total_steps = arg.steps
     if arg.size:
         return imagenet(config, arg)
-    network = dict(width=192, layers=4, heads=6, mlp_width=768)
+    network = dict(width=160, layers=4, heads=5, mlp_width=640)
     if arg.smoke:
         network = dict(width=16, layers=1, heads=2, mlp_width=32)
-    network |= dict(size=64, channels=3, patch=8, parts=("self", "cross", "mlp"))
+    network |= dict(size=drawing.SIDE, channels=3, patch=4, parts=("self", "cross", "mlp"))
     text = drawing.text(arg.smoke) | dict(pooling="mean")
     config.model = dict(name="flow_generator", predicts="image", text=text)
     frozen = []
@@ -57,7 +57,7 @@ def get_config(arg=None):
     config.model.network = network
     config.tasks = dict(flow_matching=dict(labels=(), length=32))
     config.evals = drawing.evals("flow_matching", arg.smoke)
-    config.optimizer = common.adamw(1e-3, betas=(0.9, 0.99), ema=0.998, frozen=frozen)
+    config.optimizer = common.adamw(1.5e-3, betas=(0.9, 0.99), ema=0.998, frozen=frozen)
     drawing.start_tokenizer(config, arg.tokenizer, skip=["text/.*", "network/.*", "pooled/.*"])
     return drawing.finish(config, arg.smoke)
 

@@ -18,9 +18,9 @@ def get_config(arg=None):
     """Arguments: tokenizer, the workdir of a trained one; fsq, it is that of tokenizer_fsq.py;
     steps; smoke.
     """
-    arg = common.parse_arg(arg, tokenizer="", fsq=False, steps=3000, smoke=False)
+    arg = common.parse_arg(arg, tokenizer="", fsq=False, steps=3300, smoke=False)
     config = ConfigDict()
     config.seed = 0
-    config.batch_size = 64
+    config.batch_size = 32
     config.total_steps = arg.steps
     return drawing.generator(config, arg, parallel=True)

@@ -2,7 +2,8 @@
 
     python launch.py --config=configs/text_to_image/tokenizer_fsq.py --workdir=runs/tokenizer_fsq
 
-8 x 8 tokens of 8 x 6 x 5 = 240 ids for a scene of 64 pixels; otherwise that of tokenizer_vq.py.
+8 x 8 tokens of 8 x 8 x 8 x 4 = 2,048 ids for a scene of 32 pixels; otherwise that of
+tokenizer_vq.py.
 """
 
 from ml_collections import ConfigDict
@@ -13,13 +14,13 @@ from configs.text_to_image import common as drawing
 
 def get_config(arg=None):
     """Arguments: steps; smoke."""
-    arg = common.parse_arg(arg, steps=1500, smoke=False)
+    arg = common.parse_arg(arg, steps=2500, smoke=False)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 32
     config.total_steps = arg.steps
     config.model = dict(name="image_tokenizer") | drawing.tokenizer("fsq", arg.smoke)
-    config.tasks = dict(image_tokens=dict())
-    config.evals = dict(test=dict(task="image_tokens", data=common.scenes("test", length=256)))
+    config.tasks = dict(image_tokens=drawing.EDGES)
+    config.evals = dict(test=dict(task="image_tokens", data=drawing.scenes("test", length=256)))
     config.optimizer = common.adamw(2e-3, betas=(0.9, 0.99))
     return drawing.finish(config, arg.smoke)

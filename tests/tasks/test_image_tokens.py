@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vlm_jax.data.scenes import Scenes
 from vlm_jax.tasks.image_tokens import ImageTokens, psnr
 from vlm_jax.tokenizers import make_tokenizer
 
@@ -33,6 +34,20 @@ def test_evaluation_reports_psnr_beside_the_mean_colour_and_the_codes_in_use():
     assert found["psnr"].value == pytest.approx(20 * np.log10(255 / 2), abs=1e-9)
     assert found["psnr/mean_colour"] < 15
     assert found["codebook_used"] == 3 / 8 and found["n"] == 3
+
+
+def test_scenes_that_come_back_blank_no_longer_show_what_they_did():
+    scenes = Scenes("test", 64, 6, questions=0)
+
+    class Blank(Run):
+        def rows(self, ask, source, inputs):
+            for i, example in enumerate(source):
+                image = example["image"]() / 127.5 - 1.0
+                yield i, {"image": image, "drawn": image * (i > 1), "ids": np.array([i])}
+
+    found = dict(ImageTokens(TOKENIZER).evaluate(Blank(), scenes, drawn=0))
+    names = ("drawn_count", "drawn_colours", "drawn_shapes", "drawn_right")
+    assert [found[name].value for name in names] == [4 / 6] * 4
 
 
 def test_the_loss_weighs_its_parts():

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlm_jax import metrics, processes
 from vlm_jax.data.images import encode_png
-from vlm_jax.data.scene_prompts import Wanted, judge, of_scene
+from vlm_jax.data.scene_prompts import judge, of_scene
 from vlm_jax.data.schema import Example, Source
 from vlm_jax.workdir import atomic_write_bytes
 
@@ -42,8 +42,7 @@ def draw_and_judge(
         {"id": example["id"], "text": text} for example, text in zip(examples, texts, strict=True)
     ]
     if all("scene" in example for example in examples):
-        wanted = [of_scene(example) for example in examples]
-        own, other = _verdicts(pictures, wanted), _verdicts(np.roll(pictures, -1, axis=0), wanted)
+        own, other = judged(pictures, examples), judged(np.roll(pictures, -1, axis=0), examples)
         for row, right in zip(rows, own["right"], strict=True):
             row["right"] = bool(right)
         measures = []
@@ -69,6 +68,9 @@ def keep(run: Any, rows: Sequence[Mapping[str, Any]], pictures: np.ndarray) -> N
     run.save_predictions(named)
 
 
-def _verdicts(pictures: np.ndarray, wanted: Sequence[Wanted]) -> dict[str, np.ndarray]:
-    found = [judge(*pair) for pair in zip(pictures, wanted, strict=True)]
+def judged(pictures: np.ndarray, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Which of the pictures u8[n, S, S, 3] show what the scenes do: 0 or 1 for each, by the names
+    of JUDGED.
+    """
+    found = [judge(*pair) for pair in zip(pictures, map(of_scene, examples), strict=True)]
     return {name: np.array([getattr(one, name) for one in found], float) for name in JUDGED}

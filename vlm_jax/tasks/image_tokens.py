@@ -10,7 +10,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.schema import Example, Source
 from vlm_jax.data.text import Arrays
-from vlm_jax.tasks.drawn import keep
+from vlm_jax.tasks.drawn import JUDGED, judged, keep
 from vlm_jax.tokenizers import Tokenizer
 from vlm_jax.tokenizers.vq_image import codebook_use
 
@@ -46,16 +46,20 @@ class ImageTokens:
         self, run: Any, source: Source, train: Source | None = None, drawn: int = 12
     ) -> Iterator[tuple[str, float | metrics.Score]]:
         """psnr in dB of 8-bit images, beside that of each image's mean colour (`/mean_colour`);
-        codebook_used, the share of codes that occur, and codebook_perplexity.
+        codebook_used, the share of codes that occur, and codebook_perplexity. Of built-in scenes
+        drawn_count, drawn_colours, drawn_shapes and drawn_right, the shares of pictures that still
+        show what they did: no generator over these tokens can be expected to draw more of them.
 
         drawn: how many pictures are kept as they come back, for the report.
         """
-        found, blank, ids, kept = [], [], [], []
+        found, blank, ids, kept, scenes = [], [], [], [], []
         for position, row in run.rows(self.head, source, lambda example: {}):
             true, back = _bytes(row["image"]), _bytes(row["drawn"])
             found.append(psnr(back, true))
             if len(kept) < drawn:
                 kept.append((position, back.astype(np.uint8)))
+            if "scene" in source[position]:
+                scenes.append(judged(back.astype(np.uint8)[None], [source[position]]))
             blank.append(psnr(np.broadcast_to(true.mean(axis=(0, 1)), true.shape), true))
             ids.append(row["ids"])
         rows = [
@@ -65,6 +69,10 @@ class ImageTokens:
         if kept:
             keep(run, rows, np.stack([pixels for _, pixels in kept]))
         yield from metrics.score([metrics.mean_of("psnr", np.array(found))]).items()
+        if scenes:
+            each = {name: np.concatenate([one[name] for one in scenes]) for name in JUDGED}
+            shown = [metrics.mean_of(f"drawn_{name}", values) for name, values in each.items()]
+            yield from metrics.score(shown).items()
         yield "psnr/mean_colour", float(np.mean(blank))
         used, perplexity = codebook_use(np.stack(ids), run.experiment.model.codes)
         yield "codebook_used", used
