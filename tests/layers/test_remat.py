@@ -23,9 +23,11 @@ def program(kept):
 def test_policies_recompute_less_and_less_and_change_nothing():
     counts, gradients = zip(*(program(kept) for kept in (True, *POLICIES, False)), strict=True)
     assert counts[0] == counts[1] > counts[3] > counts[2] == counts[4] == counts[5]
+    # Some gradients, such as those of the biases of keys, are 0 but for rounding.
+    largest = max(jnp.abs(b).max() for b in jax.tree.leaves(gradients[0]))
     for found in gradients[1:]:
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradients[0]), strict=True):
-            assert jnp.allclose(a, b, rtol=1e-4, atol=1e-5 * jnp.abs(b).max())
+            assert jnp.allclose(a, b, rtol=1e-4, atol=1e-6 * largest)
 
 
 def test_an_unknown_policy_is_refused():
