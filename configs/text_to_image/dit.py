@@ -8,6 +8,17 @@ arXiv:2210.02747) in 64 patches of 4 x 4, the text steering every layer twice: i
 adaLN-Zero, its tokens by cross-attention. The network says where the path ends (arXiv:2511.13720).
 With `tokenizer=WORKDIR`, of tokenizer_vq.py, in that tokenizer's latent space.
 
+After 3,500 steps, 13 minutes on two cores (`python -m benchmarks.drawing runs/dit
+--judge=runs/quickstart`, 64 prompts each, seen and held-out pairs of colour and shape), the share
+of pictures with just the objects that the prompt names, beside that of the training picture with
+the most similar caption and of pictures of other prompts:
+    one object      0.125 and 0.062    nearest 0.969 and 0.000    other prompts 0.078 and 0.016
+    whole captions  0.016 and 0.016    nearest 0.516 and 0.000    other prompts 0.000 and 0.000
+All colours are right in 0.734 and 0.719 of the pictures of one object and 0.438 and 0.469 of those
+of captions; two objects stand in their relation in 0.016 and 0.000 (nearest 0.109 and 0.000).
+Outlines are still in pieces after so few examples. Frechet distance of the quickstart's features,
+n = 64: 0.139 and 0.138; of the nearest pictures 0.047 and 0.067, of true ones 0.042 and 0.078.
+
 `size=S`, B, L or XL is the paper's network for ImageNet's classes on 32 x 32 x 4 latents of 256
 pixels, patches of 2: 32,865,056, 130,315,808, 457,840,672 or 674,834,720 parameters beside those of
 the tokenizer. Published, XL after 7 million steps of 256: FID 2.27 with guidance.
