@@ -84,6 +84,7 @@ def test_what_cannot_be_compared_is_an_error(recorded, tmp_path, capsys):
             "no call",
         ),
         ({"generate.flag.penalty": np.array(3)}, (), "unknown flag 'penalty'"),
+        ({"forward.flag.feature_layer": np.array(-1)}, (), "forward does not read feature_layer"),
         ({"wrong": np.zeros(1)}, (), "is not named"),
         ({}, ("forward.in.input_ids",), "needs the argument 'input_ids'"),
     ):

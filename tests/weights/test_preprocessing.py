@@ -36,6 +36,11 @@ PROCESSORS = {
     "llava": ("LlavaImageProcessorPil", {}),
     "gemma3": ("Gemma3ImageProcessorPil", dict(size={"height": 96, "width": 96})),
     "lanczos": ("SiglipImageProcessorPil", dict(resample=1, size={"height": 50, "width": 50})),
+    "convnext": ("ConvNextImageProcessorPil", {}),
+    "convnext, cropped": (
+        "ConvNextImageProcessorPil",
+        dict(size={"shortest_edge": 64}, crop_pct=0.8, resample=3),
+    ),
     "unnormalised": ("ViTImageProcessorPil", dict(do_normalize=False)),
 }
 
@@ -62,7 +67,14 @@ def test_pixels_are_the_reference_s(case, tmp_path):
         assert np.abs((ours - expected) * std * 255).max() < 1e-2  # of one step of 255
 
 
-@pytest.mark.parametrize("case", ["clip", "siglip", "vit", "blip", "llava"])
+def test_the_oldest_files_of_resnets_say_one_number(tmp_path):
+    given = dict(feature_extractor_type="ConvNextFeatureExtractor", crop_pct=0.875, size=224)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    fields, _ = preprocessing.image_fields(tmp_path)
+    assert fields == dict(size=224, fit="crop", shortest=256, method="bicubic")
+
+
+@pytest.mark.parametrize("case", ["clip", "siglip", "vit", "blip", "llava", "convnext"])
 def test_keys_that_a_file_leaves_out_mean_the_class_s_defaults(case, tmp_path):
     kind = type(make(case)).__name__.removesuffix("Pil")
     path = tmp_path / "preprocessor_config.json"
@@ -80,6 +92,9 @@ def test_keys_that_a_file_leaves_out_mean_the_class_s_defaults(case, tmp_path):
     [
         ({"do_resize": False}, "do_resize=False is not supported"),
         ({"rescale_factor": 1 / 127.5}, "rescale_factor=.* is not 1 / 255"),
+        ({"do_pad": True}, "do_pad=true is not supported"),
+        ({"image_processor_type": "OwlViTImageProcessor"}, "prepared by OwlViTImageProcessor are"),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {}}, "no shortest_edge"),
         ({"resample": 9}, "resample=9 is not one of"),
         ({"size": {"longest_edge": 364}}, "does not make squares of one size"),
         ({"size": {"height": 3, "width": 4}, "do_center_crop": False}, "is not square"),

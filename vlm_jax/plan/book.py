@@ -46,7 +46,13 @@ BOOK = (
     ),
     Entry(PRETRAINING, "CLIP ViT-B/32", f"retrieval/clip.py:{SCALE}", "v5e:16x16"),
     Entry(PRETRAINING, "CLIP ViT-L/14", f"retrieval/clip.py:large,{SCALE}", "v5e:16x16"),
-    Entry(PRETRAINING, "SigLIP So400m/14", f"retrieval/siglip.py:so400m,{SCALE}", "v5e:16x16"),
+    # Its sides, 27 x 4,304 x 1,152, divide by 128, not by 256: two copies of 128 shares each.
+    Entry(
+        PRETRAINING,
+        "SigLIP So400m/14",
+        f"retrieval/siglip.py:so400m,{SCALE.replace('-1', '128')}",
+        "v5e:16x16",
+    ),
     Entry(PRETRAINING, "LLaVA-1.5 7B", f"vqa/llava.py:{DECODER}", "v5e:8x8"),
     Entry(PRETRAINING, "LLaVA-1.5 7B", f"vqa/llava.py:{DECODER}", "v5p:4x4x4"),
     Entry(PRETRAINING, "PaliGemma 2 10B", f"captioning/paligemma2.py:large,{DECODER}", "v5p:4x4x4"),

@@ -61,13 +61,10 @@ def read(
     known = canonical(list(tensors), renames)
     table = _complete(rules, wanted)
     problems = _missing(table, wanted, known) + _unexpected(table, wanted, known, ignored)
+    problems += _misshapen(table, wanted, {name: tensors.shapes[known[name]] for name in known})
     if problems:
         raise WeightsError(_report(problems))
     place = place or (lambda path, array: jax.device_put(array))
-    shape_of = lambda name: tensors.shapes[known[name]]
-    problems = _misshapen(table, wanted, shape_of)
-    if problems:
-        raise WeightsError(_report(problems))
     load = lambda name: tensors[known[name]]
     flat = {}
     for path in wanted:
@@ -146,20 +143,22 @@ def _unexpected(
     return [("unexpected", known[n]) for n in rest if not any(p.fullmatch(n) for p in skipped)]
 
 
-def _misshapen(table: Table, wanted: Mapping, shape_of: Callable) -> list[tuple[str, str]]:
-    """Tensors that do not give ours the shape it should have, found without reading them."""
+def _misshapen(table: Table, wanted: Mapping, shapes: Mapping) -> list[tuple[str, str]]:
+    """Tensors, of those that there are, that do not give ours the shape it should have, found
+    without reading them.
+    """
     problems = []
     for path, shape in wanted.items():
         rule, number = table[path]
         row = shape[1:] if rule.stacked else shape
-        for _, name in _names(rule, shape):
-            theirs = np.broadcast_to(np.zeros((), np.int8), shape_of(name))
+        for name in (name for _, name in _names(rule, shape) if name in shapes):
+            theirs = np.broadcast_to(np.zeros((), np.int8), shapes[name])
             try:
                 got = np.shape(rule.form.read(_part(rule, number, theirs)))
             except ValueError:
                 got = None
             if got != row:
-                problems.append(("misshapen", f"{name} {list(shape_of(name))}, for {list(row)}"))
+                problems.append(("misshapen", f"{name} {list(shapes[name])}, for {list(row)}"))
     return sorted(set(problems))
 
 

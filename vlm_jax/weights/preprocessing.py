@@ -10,7 +10,6 @@ from vlm_jax.weights.folder import WeightsError, read_json
 
 CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 TILES: dict[str, Any] = dict(
     fit="tiles",
@@ -35,6 +34,9 @@ CONTEXT = 128_000
 WIDEST = 1333 / 800
 """Of ViLT's pictures, the longest side over the shortest."""
 
+LARGE = 384
+"""The side from which on ConvNext's pictures lose nothing at the edges."""
+
 KINDS: Mapping[str, dict[str, Any]] = {
     "CLIP": dict(size={"shortest_edge": 224}, crop_size=224, resample=3, stats=CLIP_STATISTICS),
     "Siglip2": dict(fit="patches", patch_size=16, max_num_patches=256, resample=2, stats=HALVES),
@@ -44,7 +46,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "Blip": dict(size={"height": 384, "width": 384}, resample=3, stats=CLIP_STATISTICS),
     "Llava": dict(size={"shortest_edge": 224}, crop_size=224, resample=3, stats=CLIP_STATISTICS),
     "Gemma3": dict(size={"height": 896, "width": 896}, resample=2, stats=HALVES),
-    "ConvNext": dict(size={"shortest_edge": 224}, resample=2, stats=IMAGENET),
+    "ConvNext": dict(size={"shortest_edge": 384}, crop_pct=0.875, resample=3, stats=HALVES),
     "BitImageProcessor": dict(size={"shortest_edge": 224}, crop_size=224, stats=CLIP_STATISTICS),
     "Vilt": dict(fit="canvas", size={"shortest_edge": 384}, size_divisor=32, stats=HALVES),
     "Qwen2VL": dict(fit="native", patch_size=14, merge_size=2, stats=CLIP_STATISTICS),
@@ -79,7 +81,13 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder} holds no preprocessor_config.json: its pictures' size is unknown"
         )
     name = given.get("image_processor_type", given.get("feature_extractor_type", ""))
-    usual = next((fields for start, fields in KINDS.items() if name.startswith(start)), {})
+    usual = next((fields for start, fields in KINDS.items() if name.startswith(start)), None)
+    if usual is None and name:
+        raise WeightsError(
+            f"{folder}: pictures prepared by {name} are not supported; known beginnings: "
+            f"{', '.join(KINDS)}"
+        )
+    usual = usual or {}
     cropping = name.startswith(CROPPING)
     settings: dict[str, Any] = dict(do_resize=True, do_rescale=True, do_normalize=True)
     settings |= dict(do_center_crop=cropping)
@@ -112,6 +120,7 @@ def _check(folder: Any, settings: Mapping[str, Any]) -> None:
         raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
     unsupported = ["do_pan_and_scan"]
     unsupported += ["do_image_splitting"] if settings.get("fit") != "tiles" else []
+    unsupported += ["do_pad"] if "fit" not in settings else []
     for key in unsupported:
         if settings.get(key):
             raise WeightsError(f"{folder}: {key}=true is not supported; set it to false")
@@ -126,6 +135,8 @@ def _method(folder: Any, number: Any) -> str:
 def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Squares of one size."""
     size = settings["size"] if "size" in settings else settings.get("image_size", 224)
+    if "crop_pct" in settings:
+        return _cropped_share(folder, {**settings, "size": size})
     if isinstance(size, int):
         size = {"shortest_edge": size} if settings["do_center_crop"] else _square(size)
     if "shortest_edge" in size and settings["do_center_crop"]:
@@ -138,6 +149,19 @@ def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         f"{folder}: size={dict(size)} with do_center_crop={settings['do_center_crop']} does not "
         "make squares of one size, which is not supported"
     )
+
+
+def _cropped_share(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """ConvNext's pictures, which ResNets have, too: the middle of a larger one, from 384 pixels on
+    all of it, stretched. WeightsError without a side.
+    """
+    size = settings["size"]
+    side = size if isinstance(size, int) else size.get("shortest_edge")
+    if side is None:
+        raise WeightsError(f"{folder}: size={size!r} has no shortest_edge")
+    if side >= LARGE:
+        return dict(size=side, fit="stretch")
+    return dict(size=side, fit="crop", shortest=int(side / settings["crop_pct"]))
 
 
 def _canvas(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,9 @@ from vlm_jax.weights.preprocessing import image_fields, region_fields
 SAID_AGAIN = ("mm_token_type_ids", "token_type_ids")
 """Arguments that processors add to every call; where it does not read them, others say the same."""
 
+PASSIVE = ("return_dict", "output_attentions", "output_hidden_states", "use_cache")
+"""Flags that no call needs to read, for they change nothing that is compared."""
+
 SHARD_BYTES = 5 * 10**9
 """Most bytes of one .safetensors file that `write_tensors` makes."""
 
@@ -54,18 +57,19 @@ class Pretrained:
 
     def call(self, name: str, inputs: Mapping[str, Any], flags: Config | None = None) -> Any:
         """One of the reference's calls; KeyError for one that the family does not have, ValueError
-        for an argument that the call does not read.
+        for an argument or a flag that the call does not read.
         """
         special = self.special_tokens() if name == "generate" else {}
-        call, flags = self.family.calls[name], special | dict(flags or {})
+        call, told = self.family.calls[name], _Told(special | dict(flags or {}))
 
         def program(variables: Mapping, given: Mapping) -> dict[str, Any]:
             apply = lambda *args, **options: self.model.apply(variables, *args, **options)
-            return call(apply, given, flags)
+            return call(apply, given, told)
 
         given = {key: jnp.asarray(value) for key, value in inputs.items()}
         traced = jax.jit(program).trace(self.variables, given)
         unread = sorted(_unread(traced.jaxpr.jaxpr, sorted(given)) - set(SAID_AGAIN))
+        unread += sorted(set(flags or {}) - told.read - set(PASSIVE))
         if unread:
             raise ValueError(f"{name} does not read {', '.join(unread)}: leave it out")
         return traced.lower().compile()(self.variables, given)
@@ -80,6 +84,26 @@ class Pretrained:
             values = (part.get(name) for part in (self.generation, self.config, text))
             found[name] = next((value for value in values if value is not None), None)
         return {name: value for name, value in found.items() if value is not None}
+
+
+class _Told:
+    """Flags that know which of them were read: one by one, or all when they are copied."""
+
+    def __init__(self, flags: Config):
+        self._flags, self.read = dict(flags), set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return self._flags[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self._flags else default
+
+    def keys(self) -> Any:
+        return self._flags.keys()
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, self[name]) for name in self._flags]
 
 
 def _unread(jaxpr: Any, names: Sequence[str]) -> set[str]:
