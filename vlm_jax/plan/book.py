@@ -150,16 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("docs"))
     given = parser.parse_args(arguments)
     given.folder.mkdir(exist_ok=True)
-    known = read(given.folder)
     for entry in BOOK:
         if not any(given.only in text for text in entry):
             continue
-        known[entry] = entry._asdict() | make(entry)
+        made = entry._asdict() | make(entry)
+        known = read(given.folder) | {entry: made}  # another call may have written meanwhile
         rows = [known[one] for one in BOOK if one in known]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (given.folder / "plans.jsonl").write_text(lines, encoding="utf-8")
         (given.folder / "plans.md").write_text(render(rows), encoding="utf-8")
-        fits = "fits" if known[entry]["fits"] else "does not fit"
+        fits = "fits" if made["fits"] else "does not fit"
         print(f"{entry.title} on {entry.topology}: {fits}", flush=True)
 
 
