@@ -12,11 +12,12 @@ from pathlib import Path
 CACHE = Path(os.environ.get("VLM_JAX_CACHE", Path.home() / ".cache" / "vlm_jax")) / "xla"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+FLAGS = "--xla_force_host_platform_device_count=8"
 if version("jaxlib").startswith(("0.10.", "0.11.", "0.12.")):  # others may refuse to know it
     # A sixth less time to compile, and no slower where it was measured; programs a test starts by
     # themselves have the emitters that everybody has.
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # Tests compile many tiny programs and run each a few times: compiling is what takes their time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

@@ -60,8 +60,8 @@ def text(smoke: bool) -> dict[str, Any]:
 def evals(task: str, smoke: bool) -> dict[str, Any]:
     """Scenes of the pairs of colour and shape that training shows, and of those it does not."""
     options = dict(drawn=0 if smoke else 32)
-    data = {name: scenes(name, length=256) for name in ("test", "test_comp")}
-    return {name: dict(task=task, data=data[name], options=options) for name in data}
+    of = lambda split: dict(task=task, data=scenes(split, length=256), options=options)
+    return {split: of(split) for split in ("test", "test_comp")}
 
 
 def generator(config: Any, arg: Any, parallel: bool) -> Any:

@@ -33,5 +33,6 @@ def get_config(arg=None):
     config.evals = dict(test=dict(task="image_tokens", data=drawing.scenes("test", length=256)))
     config.optimizer = common.adamw(2e-3, betas=(0.9, 0.99))
     config = drawing.finish(config, arg.smoke)
-    config.data.image.size = 256 if arg.paper else drawing.SIDE
+    if arg.paper:
+        config.data.image.size = 256
     return config

@@ -149,6 +149,11 @@ def test_all_that_does_not_fit_is_in_one_message(folder, tmp_path):
     message = str(caught.value)
     assert "1 missing: logit_scale" in message and "1 unexpected: extra.weight" in message
     assert "1 misshapen: visual_projection.weight [12, 17]" in message
+    tensors = load_file(folder / "model.safetensors")
+    tensors["visual_projection.weight"] = np.zeros((12, 17), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"1 misshapen: visual_projection.weight \[12, 17\]"):
+        read_folder(tmp_path)
 
 
 def test_pickled_weights_are_never_opened(folder, tmp_path):

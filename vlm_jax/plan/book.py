@@ -50,7 +50,7 @@ BOOK = (
     Entry(
         PRETRAINING,
         "SigLIP So400m/14",
-        f"retrieval/siglip.py:so400m,{SCALE.replace('-1', '128')}",
+        "retrieval/siglip.py:so400m,fsdp=128,remat,bf16",
         "v5e:16x16",
     ),
     Entry(PRETRAINING, "LLaVA-1.5 7B", f"vqa/llava.py:{DECODER}", "v5e:8x8"),

@@ -55,16 +55,17 @@ class ImageTokens:
         found, blank, ids, kept, scenes = [], [], [], [], []
         for position, row in run.rows(self.head, source, lambda example: {}):
             true, back = _bytes(row["image"]), _bytes(row["drawn"])
+            example, pixels = source[position], back.astype(np.uint8)
             found.append(psnr(back, true))
             if len(kept) < drawn:
-                kept.append((position, back.astype(np.uint8)))
-            if "scene" in source[position]:
-                scenes.append(judged(back.astype(np.uint8)[None], [source[position]]))
+                kept.append((example, pixels))
+            if "scene" in example:
+                scenes.append(judged(pixels[None], [example]))
             blank.append(psnr(np.broadcast_to(true.mean(axis=(0, 1)), true.shape), true))
             ids.append(row["ids"])
         rows = [
-            {"id": source[position]["id"], "text": f"{value:.1f} dB"}
-            for (position, _), value in zip(kept, found, strict=False)
+            {"id": example["id"], "text": f"{value:.1f} dB"}
+            for (example, _), value in zip(kept, found, strict=False)
         ]
         if kept:
             keep(run, rows, np.stack([pixels for _, pixels in kept]))

@@ -46,7 +46,9 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "Blip": dict(size={"height": 384, "width": 384}, resample=3, stats=CLIP_STATISTICS),
     "Llava": dict(size={"shortest_edge": 224}, crop_size=224, resample=3, stats=CLIP_STATISTICS),
     "Gemma3": dict(size={"height": 896, "width": 896}, resample=2, stats=HALVES),
-    "ConvNext": dict(size={"shortest_edge": 384}, crop_pct=0.875, resample=3, stats=HALVES),
+    "ConvNext": dict(
+        fit="middle", size={"shortest_edge": 384}, crop_pct=0.875, resample=3, stats=HALVES
+    ),
     "BitImageProcessor": dict(size={"shortest_edge": 224}, crop_size=224, stats=CLIP_STATISTICS),
     "Vilt": dict(fit="canvas", size={"shortest_edge": 384}, size_divisor=32, stats=HALVES),
     "Qwen2VL": dict(fit="native", patch_size=14, merge_size=2, stats=CLIP_STATISTICS),
@@ -81,13 +83,13 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder} holds no preprocessor_config.json: its pictures' size is unknown"
         )
     name = given.get("image_processor_type", given.get("feature_extractor_type", ""))
-    usual = next((fields for start, fields in KINDS.items() if name.startswith(start)), None)
-    if usual is None and name:
+    kind = next((start for start in KINDS if name.startswith(start)), "")
+    if name and not kind:
         raise WeightsError(
             f"{folder}: pictures prepared by {name} are not supported; known beginnings: "
             f"{', '.join(KINDS)}"
         )
-    usual = usual or {}
+    usual = KINDS.get(kind, {})
     cropping = name.startswith(CROPPING)
     settings: dict[str, Any] = dict(do_resize=True, do_rescale=True, do_normalize=True)
     settings |= dict(do_center_crop=cropping)
@@ -97,8 +99,7 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     mean, std = settings.get("image_mean", stats[0]), settings.get("image_std", stats[1])
     if not settings["do_normalize"]:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    fitted = {"canvas": _canvas, "native": _native, "tiles": _tiles, "patches": _patches}
-    reader = fitted.get(settings.get("fit", ""), _reader)(folder, settings)
+    reader = READERS.get(settings.get("fit", ""), _reader)(folder, settings)
     reader |= dict(method=_method(folder, settings["resample"]))
     return reader, dict(image_mean=tuple(mean), image_std=tuple(std))
 
@@ -120,7 +121,7 @@ def _check(folder: Any, settings: Mapping[str, Any]) -> None:
         raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
     unsupported = ["do_pan_and_scan"]
     unsupported += ["do_image_splitting"] if settings.get("fit") != "tiles" else []
-    unsupported += ["do_pad"] if "fit" not in settings else []
+    unsupported += ["do_pad"] if settings.get("fit", "middle") == "middle" else []
     for key in unsupported:
         if settings.get(key):
             raise WeightsError(f"{folder}: {key}=true is not supported; set it to false")
@@ -135,8 +136,6 @@ def _method(folder: Any, number: Any) -> str:
 def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Squares of one size."""
     size = settings["size"] if "size" in settings else settings.get("image_size", 224)
-    if "crop_pct" in settings:
-        return _cropped_share(folder, {**settings, "size": size})
     if isinstance(size, int):
         size = {"shortest_edge": size} if settings["do_center_crop"] else _square(size)
     if "shortest_edge" in size and settings["do_center_crop"]:
@@ -151,7 +150,7 @@ def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _cropped_share(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _middle(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """ConvNext's pictures, which ResNets have, too: the middle of a larger one, from 384 pixels on
     all of it, stretched. WeightsError without a side.
     """
@@ -233,6 +232,16 @@ def _tiles(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         given = {key: settings[key] for key in ("size", "max_image_size")}
         raise WeightsError(f"{folder}: {given} do not say the longest_edge of each") from None
     return dict(size=side, fit="tiles", longest=longest, split=bool(settings["do_image_splitting"]))
+
+
+READERS = {
+    "canvas": _canvas,
+    "middle": _middle,
+    "native": _native,
+    "patches": _patches,
+    "tiles": _tiles,
+}
+"""By `fit` in KINDS, for what is not squares of one size cut out or stretched."""
 
 
 def _open_clip_fields(folder: Any, config: Mapping[str, Any]) -> tuple[dict, dict]:
