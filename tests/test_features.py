@@ -11,13 +11,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from configs import common
-from vlm_jax import experiment, features, step, trees
+from vlm_jax import checkpoint, experiment, features, step, trees
 from vlm_jax.data import pipeline, sources
 from vlm_jax.data.features import COMPLETE, Cached, digest_of, fingerprint, identities
 from vlm_jax.data.schema import DataError
 from vlm_jax.data.video_images import ShuffledVideo, VideoFile, VideoPixels
 from vlm_jax.tasks import retrieval
 from vlm_jax.tokenizers import make_tokenizer
+from vlm_jax.train import train
 from vlm_jax.weights import convert, pretrained
 
 LITE = dict(model_type="efficientnet_lite", stages=[1, 1], stem=8, head=16, num_classes=3)
@@ -248,6 +249,15 @@ def test_a_step_on_features_is_a_step_on_pictures(folders):
     for path, moved in trees.flatten(known["params"]["contrast_head"]).items():
         np.testing.assert_allclose(moved, after[path], atol=1e-5, err_msg=path)
         assert float(jnp.abs(moved - loaded[f"contrast_head/{path}"]).max()) > 1e-4
+
+
+def test_a_run_on_features_trains_what_is_not_frozen(folders, tmp_path):
+    more = dict(batch_size=8, total_steps=2, seed=0, schedule=dict(name="constant"))
+    train(lit(folders, **more), tmp_path / "run")
+    saved = checkpoint.load_params(tmp_path / "run")
+    theirs = pretrained.read_folder(folders["lite"]).variables["params"]
+    stem = theirs["vision"]["stem_conv"]["kernel"]
+    np.testing.assert_array_equal(saved["vision/stem_conv/kernel"], stem)
 
 
 def test_parts_from_folders_that_lack_them(folders):

@@ -95,15 +95,16 @@ def train(config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
         )
 
         # --- state --------------------------------------------------------------------------------
-        row = pipeline.example_row(loader.pictures(), setup.packing)
-        example = pipeline.stack([row] * sharding.batch_shards(mesh))
-        program = make_program(setup, mesh, example, len(source))
+        rows_of = lambda loader: pipeline.stack(
+            [pipeline.example_row(loader, setup.packing)] * sharding.batch_shards(mesh)
+        )
+        program = make_program(setup, mesh, rows_of(loader.pictures()), len(source))
         total = program.total
         units = setup.units(len(source))
         in_steps = lambda section, key, default: optim.to_steps(
             section, key, default=default, total_steps=total, **units
         )
-        update = program.compile_update(batch_of(mesh, example, batch_size))  # meanwhile:
+        update = program.compile_update(batch_of(mesh, rows_of(loader), batch_size))  # meanwhile:
         with jax.set_mesh(mesh):
             state = program.jit_create(run_once())()
         if config.get("init"):
