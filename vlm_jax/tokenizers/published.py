@@ -5,38 +5,174 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+from tokenizers import AddedToken, processors
+
+from vlm_jax.tokenizers.classes import CLASSES, MODEL_TYPES, Class
+from vlm_jax.tokenizers.sentencepiece import CONTROL, USER_DEFINED, read_pieces
 from vlm_jax.tokenizers.tokenizer import Tokenizer
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Keys of special tokens in the order in which those that the vocabulary lacks get their ids."""
+
+GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
+"""Names that say nothing of a class."""
+
+MORE = ("extra_special_tokens", "additional_special_tokens")
+
+ROLES = {
+    "bos": ("cls_token", "bos_token"),
+    "eos": ("sep_token", "eos_token"),
+    "unknown": ("unk_token",),
+    "mask": ("mask_token",),
+    "pad": ("pad_token",),
+}
+"""Our roles by the keys that may name them; the last one counts."""
 
 
 def read_tokenizer(folder: str | Path, ends: Sequence[int] | None = None) -> Tokenizer:
-    """The folder's tokenizer, with its special tokens in their roles.
+    """The folder's tokenizer, with its special tokens in their roles: of tokenizer.json, or else
+    made of its vocabulary files (vocab.txt, vocab.json with merges.txt, tokenizer.model or
+    spiece.model) as the class does that the folder names.
 
-    ends: ids that end a text (None: eos alone). ValueError if there is no tokenizer.json.
+    ends: ids that end a text (None: eos alone). ValueError if there is no vocabulary, or none of a
+    class that is known.
     """
-    path = Path(folder) / "tokenizer.json"
+    folder = Path(folder)
+    path, options = folder / "tokenizer.json", _options(folder)
+    if path.is_file():
+        return Tokenizer.load(path, _roles(options), ends)
+    name, kind, files = _class(folder, options)
+    options = dict(kind.tokens) | options
+    try:
+        model = kind.build(files, options)
+        _add_tokens(folder, model, kind, options, files[0])
+    except Exception as error:  # the library raises plain Exception
+        raise ValueError(f"{folder}: {name} cannot be made of its files: {error}") from None
+    _frame(model, kind, options)
+    return Tokenizer(model.to_str(), _roles(options), ends)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; {} without the file. ValueError naming the file if it holds something else."""
     if not path.is_file():
-        others = sorted(p.name for p in Path(folder).glob("*") if p.suffix in (".model", ".txt"))
-        hint = f", only {', '.join(others)}" if others else ""
-        raise ValueError(
-            f"{folder} holds no tokenizer.json{hint}: write one with the reference library's "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
-    return Tokenizer.load(path, _roles(Path(folder)), ends)
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, not an object")
+    return content
 
 
-def _roles(folder: Path) -> dict[str, str]:
-    """Token names by role, as tokenizer_config.json or special_tokens_map.json give them."""
-    named: dict[str, Any] = {}
-    for path in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
-        if path.is_file():
-            named |= json.loads(path.read_text(encoding="utf-8"))
-    keys = {"bos": ("cls_token", "bos_token"), "eos": ("sep_token", "eos_token")}
-    keys |= {"unknown": ("unk_token",), "mask": ("mask_token",), "pad": ("pad_token",)}
-    roles = {}
-    for role, names in keys.items():
-        for name in names:
-            value = named.get(name)
-            value = value.get("content") if isinstance(value, Mapping) else value
-            if value:
-                roles[role] = value
-    return roles
+def _options(folder: Path) -> dict[str, Any]:
+    """What special_tokens_map.json and tokenizer_config.json say."""
+    return _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+
+
+def _roles(options: Mapping[str, Any]) -> dict[str, str]:
+    """Token names by role."""
+    found = {}
+    for role, keys in ROLES.items():
+        for key in keys:
+            if options.get(key):
+                found[role] = _token(options[key]).content
+    return found
+
+
+def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[Path]]:
+    """The class that a folder names, or that its config.json means, and its files."""
+    config = _json(folder / "config.json")
+    sections = [config, dict(config.get("text_config") or {})]
+    named = [part.get("tokenizer_class") for part in (options, *sections)]
+    names = [str(name).removesuffix("Fast") for name in named if name]
+    names = [name for name in names if name not in GENERIC][:1]
+    if not names:
+        meant = [MODEL_TYPES.get(part.get("model_type", "")) for part in sections]
+        names = [name for name in meant if name]
+        names = names or (["BertTokenizer"] if (folder / "vocab.txt").is_file() else [""])
+    for name in names:
+        if name in CLASSES and (files := CLASSES[name].found(folder)):
+            return name, CLASSES[name], files
+    here = sorted(p.name for p in folder.glob("*") if p.suffix in (".model", ".txt"))
+    hint = f", only {', '.join(here)}" if here else ""
+    raise ValueError(
+        f"{folder} holds no tokenizer.json{hint}: write one with the reference library's "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(...), or name a tokenizer_class in "
+        f"tokenizer_config.json; {'; '.join(map(_wanted, names))}"
+    )
+
+
+def _wanted(name: str) -> str:
+    """Which files a class reads, if it is known."""
+    if name not in CLASSES:
+        return f"tokenizer_class={name!r} is not supported, known are {', '.join(CLASSES)}"
+    return f"{name} reads " + " and ".join(" or ".join(names) for names in CLASSES[name].files)
+
+
+def _token(given: Any, **properties: Any) -> AddedToken:
+    """A token that a file gives by its text or with its properties."""
+    if isinstance(given, Mapping):
+        kept = {key: value for key, value in given.items() if not key.startswith("__")}
+        properties = {**properties, **kept}
+        return AddedToken(properties.pop("content"), **properties)
+    return AddedToken(str(given), **properties)
+
+
+def _added(folder: Path, options: Mapping[str, Any], special: set[str]) -> dict[int, AddedToken]:
+    """The tokens that a folder added to its vocabulary, by id."""
+    listed = options.get("added_tokens_decoder")
+    if listed is not None:
+        return {int(index): _token(token) for index, token in listed.items()}
+    return {
+        index: AddedToken(text, special=text in special, normalized=text not in special)
+        for text, index in _json(folder / "added_tokens.json").items()
+    }
+
+
+def _add_tokens(
+    folder: Path, model: tokenizers.Tokenizer, kind: Class, options: Mapping[str, Any], path: Path
+) -> None:
+    """Makes the folder's added and special tokens known: those of the vocabulary keep their ids,
+    others follow it. ValueError where that is not the id that the folder says.
+    """
+    more = [token for key in MORE for token in _listed(options.get(key))]
+    named = [_token(options[key], special=True) for key in NAMED if options.get(key)]
+    names = {token.content for token in named}
+    added = _added(folder, options, names | {_token(token).content for token in more})
+    for index, token in sorted(added.items()):
+        token.special = token.special or token.content in names
+        model.add_tokens([token])
+        if (got := model.token_to_id(token.content)) != index:
+            raise ValueError(f"added token {token.content!r} should have id {index}, not {got}")
+    for token in (*more, *kind.more(options)):
+        named.append(_token(token, special=True))
+    for text, _, role in read_pieces(path).pieces if path.suffix == ".model" else ():
+        if role in (CONTROL, USER_DEFINED):
+            named.append(AddedToken(text, special=role == CONTROL, normalized=False))
+    known = {token.content for token in added.values()}
+    for token in named:
+        if token.content not in known:
+            model.add_tokens([token])
+        known.add(token.content)
+
+
+def _listed(given: Any) -> list[Any]:
+    """Further special tokens, which files list or name."""
+    return list(given.values()) if isinstance(given, Mapping) else list(given or ())
+
+
+def _frame(model: tokenizers.Tokenizer, kind: Class, options: Mapping[str, Any]) -> None:
+    """The special tokens around a text as the post-processor, if there are any."""
+    keys = kind.around or tuple(
+        key if options.get(f"add_{key}") else "" for key in ("bos_token", "eos_token")
+    )
+    before, after = (_token(options[key]).content if options.get(key) else "" for key in keys)
+    if not before and not after:
+        return
+    names = sorted({name for name in (before, after) if name})
+    template = [part for part in (before, "$A", after) if part]
+    model.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(name, model.token_to_id(name)) for name in names]
+    )

@@ -7,7 +7,7 @@ end-of-sequence token, and a tokenizer is one JSON file.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -36,10 +36,10 @@ class Tokenizer:
     pad: what sequences are filled up with; 0 in every tokenizer made here. bos, eos: ids of the
     tokens that begin and end a sequence; cls and sep are the same two under their BERT names.
     unknown, mask: ids, or None where the vocabulary has no such token. before, after: the special
-    tokens that the definition puts around a single text, bos and eos if it says nothing. ends: the
-    tokens that end a text that is written, eos unless told otherwise. special: ids of the tokens
-    that the definition calls special. size: the number of ids, so that every id is in [0, size);
-    the V of an embedding table.
+    tokens that the definition puts around a single text, bos and eos if it says nothing; framed:
+    whether it says anything. ends: the tokens that end a text that is written, eos unless told
+    otherwise. special: ids of the tokens that the definition calls special. size: the number of
+    ids, so that every id is in [0, size); the V of an embedding table.
     """
 
     def __init__(
@@ -70,17 +70,32 @@ class Tokenizer:
         self.ends = tuple(ends or (self.eos,))
         added = self._model.get_added_tokens_decoder()
         self.special = frozenset(index for index, token in added.items() if token.special)
-        self.before, self.after = self._surroundings()
+        self._reserved = self.special - {self.unknown}
+        self.framed, self.before, self.after = self._surroundings()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens; [] for the empty text."""
-        return self._model.encode(text, add_special_tokens=False).ids
+        ids = self._model.encode(text, add_special_tokens=False).ids
+        if self._reserved.isdisjoint(ids):
+            return ids
+        return self._unnamed.encode(text, add_special_tokens=False).ids
 
     def read(self, text: str) -> list[int]:
         """The ids of a text of ours, in which the name of a special token stands for that token:
         never for what users write.
         """
         return self._reader.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _unnamed(self) -> tokenizers.Tokenizer:
+        """A model in which no text spells a special token: unigrams and pairs may end up at its
+        name like at any other piece.
+        """
+        definition = json.loads(self._model.to_str())
+        _rename(definition, self._reserved)
+        model = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        model.encode_special_tokens = True
+        return model
 
     @cached_property
     def _reader(self) -> tokenizers.Tokenizer:
@@ -98,14 +113,14 @@ class Tokenizer:
             raise ValueError(f"the tokenizer has no token {token!r}")
         return index
 
-    def _surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the definition's post-processor adds before and after a text."""
+    def _surroundings(self) -> tuple[bool, tuple[int, ...], tuple[int, ...]]:
+        """Whether the definition's post-processor adds anything, and what before and after."""
         bare = self._model.encode("a", add_special_tokens=False).ids
         whole = self._model.encode("a", add_special_tokens=True).ids
         if whole == bare:
-            return (self.bos,), (self.eos,)
+            return False, (self.bos,), (self.eos,)
         start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-        return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+        return True, tuple(whole[:start]), tuple(whole[start + len(bare) :])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first of `ends`, special tokens left out. Raises ValueError for
@@ -166,6 +181,22 @@ class Tokenizer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilds from JSON, because the library's own pickle forgets `encode_special_tokens`."""
         return type(self), (self._model.to_str(), self._roles, self.ends)
+
+
+def _rename(definition: dict[str, Any], ids: Collection[int]) -> None:
+    """Gives tokens of a definition names that no text has, in place; their ids stay."""
+    names = {one["content"] for one in definition["added_tokens"] if one["id"] in ids}
+    kept = [one for one in definition["added_tokens"] if one["id"] not in ids]
+    rename = lambda name: f"\uffff{name}\uffff" if name in names else name
+    model = definition["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {rename(name): index for name, index in model["vocab"].items()}
+    else:  # unigrams, with scores
+        model["vocab"] = [[rename(name), score] for name, score in model["vocab"]]
+    if "merges" in model:
+        pairs = (one.split(" ") if isinstance(one, str) else one for one in model["merges"])
+        model["merges"] = [pair for pair in pairs if not {*pair, "".join(pair)} & names]
+    definition["added_tokens"] = kept
 
 
 def _role_ids(vocabulary: Mapping[str, int], roles: Mapping[str, str]) -> dict[str, int | None]:
