@@ -41,6 +41,12 @@ PROCESSORS = {
         "ConvNextImageProcessorPil",
         dict(size={"shortest_edge": 64}, crop_pct=0.8, resample=3),
     ),
+    "bit": ("BitImageProcessorPil", {}),
+    "clip, stretched before its crop": (
+        "CLIPImageProcessorPil",
+        dict(size={"height": 48, "width": 48}, crop_size=48, image_mean=0.4, image_std=[0.2] * 3),
+    ),
+    "vit, height and width": ("ViTImageProcessorPil", dict(size=[40, 40], do_convert_rgb=True)),
     "unnormalised": ("ViTImageProcessorPil", dict(do_normalize=False)),
 }
 
@@ -110,6 +116,77 @@ def test_what_is_not_supported_is_named(change, message, tmp_path):
         preprocessing.image_fields(tmp_path)
     with pytest.raises(WeightsError, match="no preprocessor_config.json"):
         preprocessing.image_fields(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop_pct": 0.9}, "crop_pct=0.9 is not a setting .* known here"),
+        ({"resize_to": 7}, "resize_to=7 is not a setting"),
+        ({"image_size": 7}, "image_size=7 is not a setting"),
+        ({"fit": "tiles"}, "fit='tiles' is not a setting"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order=true is not supported"),
+        ({"rescale_offset": True}, "rescale_offset=true is not supported"),
+        ({"size": {"shortest_edge": 64, "longest_edge": 90}}, "does not make squares"),
+        ({"size": 64, "do_center_crop": False}, "does not make squares"),
+        ({"size": {"height": 64, "width": 64}, "crop_size": 48}, "does not make squares"),
+        ({"image_processor_type": "LlavaNextImageProcessor"}, "prepared by LlavaNextImageProc"),
+        ({"image_processor_type": "Idefics2ImageProcessorFast"}, "prepared by Idefics2Image"),
+        ({"image_processor_type": "Gemma3ImageProcessor", "do_pan_and_scan": True}, "do_pan_and"),
+        ({"image_processor_type": "Siglip2ImageProcessor", "crop_size": 4}, "crop_size=4 is not"),
+    ],
+)
+def test_settings_that_would_change_a_picture_are_named(change, message, tmp_path):
+    given = {"image_processor_type": "CLIPImageProcessor"} | change
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    with pytest.raises(WeightsError, match=message):
+        preprocessing.image_fields(tmp_path)
+
+
+def test_settings_that_change_no_picture_are_left_aside(tmp_path):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({"image_processor_type": "CLIPImageProcessor"}))
+    expected = preprocessing.image_fields(tmp_path)
+    idle = dict.fromkeys(("crop_size", "do_center_crop", "image_mean", "size", "crop_pct"))
+    idle |= dict(
+        do_pad=False, do_convert_rgb=True, processor_class="CLIPProcessor", rescale_offset=False
+    )
+    for name in ("CLIPImageProcessorFast", "CLIPFeatureExtractor", "CLIPImageProcessorPil"):
+        path.write_text(json.dumps(idle | {"image_processor_type": name}))
+        assert preprocessing.image_fields(tmp_path) == expected
+    path.unlink()
+    nested = {"image_processor": {"image_processor_type": "CLIPImageProcessor"}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert preprocessing.image_fields(tmp_path) == expected
+
+
+DEFAULTS = ("CLIP", "Siglip", "Siglip2", "ViT", "Blip", "Llava", "Gemma3", "ConvNext", "Bit")
+DEFAULTS += ("VideoMAE", "Vilt", "Qwen2VL", "Idefics3", "Idefics", "SmolVLM")
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_every_class_has_the_reference_s_defaults(kind, tmp_path):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({"image_processor_type": f"{kind}ImageProcessor"}))
+    short = preprocessing.image_fields(tmp_path)
+    pil(kind).save_pretrained(tmp_path)
+    whole = preprocessing.image_fields(tmp_path)
+    assert short[0] == whole[0]
+    for name in ("image_mean", "image_std"):
+        np.testing.assert_allclose(short[1][name], whole[1][name])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unheard_of": 1}))
+    with pytest.raises(WeightsError, match="unheard_of=1"):
+        preprocessing.image_fields(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "ViT", "Blip", "Llava", "Bit", "VideoMAE", "Gemma3"])
+def test_a_size_that_is_one_number_means_what_the_class_says(kind, tmp_path):
+    given = dict(image_processor_type=f"{kind}ImageProcessor", size=40, crop_size=40)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    read, normalised = cut(tmp_path)
+    processor = pil(kind, size=40, crop_size=40)
+    expected = processor(CHINA, return_tensors="np")["pixel_values"].reshape(3, 40, 40)
+    close(normalised(read(CHINA, None)[0]), expected.transpose(1, 2, 0))
 
 
 def cut(folder):

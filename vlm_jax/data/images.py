@@ -143,27 +143,32 @@ def crop(
     The longer side is rounded down, as the published preprocessors do. ValueError if shortest is
     less than size, or for what is no square.
     """
-    size = side(size)
+    scaled, size = _scaled(pixels, side(size), method, shortest)
+    top, left = ((side - size) // 2 for side in scaled.shape[:2])
+    return scaled[top : top + size, left : left + size]
+
+
+def round_crop(
+    pixels: np.ndarray, size: Pair, method: str = "bicubic", shortest: int | None = None
+) -> np.ndarray:
+    """As `crop`, from a corner that is rounded to the nearest even pixel where it would be half of
+    one, as torchvision's transforms have it.
+    """
+    scaled, size = _scaled(pixels, side(size), method, shortest)
+    top, left = (round((side - size) / 2) for side in scaled.shape[:2])
+    return scaled[top : top + size, left : left + size]
+
+
+def _scaled(
+    pixels: np.ndarray, size: int, method: str, shortest: int | None
+) -> tuple[np.ndarray, int]:
+    """The picture with its shortest side at `shortest`, which holds a square of `size`."""
     shortest = shortest or size
     if shortest < size:
         raise ValueError(f"shortest={shortest} pixels hold no square of {size}: raise it")
     height, width = pixels.shape[:2]
     scale = lambda side: int(shortest * side / min(height, width))
-    scaled = resize(pixels, scale(height), scale(width), method)
-    top, left = ((side - size) // 2 for side in scaled.shape[:2])
-    return scaled[top : top + size, left : left + size]
-
-
-def round_crop(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
-    """As `crop`, from a corner that is rounded to the nearest even pixel where it would be half of
-    one, as torchvision's transforms have it.
-    """
-    size = side(size)
-    height, width = pixels.shape[:2]
-    scale = lambda side: int(size * side / min(height, width))
-    scaled = resize(pixels, scale(height), scale(width), method)
-    top, left = (round((side - size) / 2) for side in scaled.shape[:2])
-    return scaled[top : top + size, left : left + size]
+    return resize(pixels, scale(height), scale(width), method), size
 
 
 def pad(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
@@ -203,15 +208,15 @@ def fit(
     method: str = "bicubic",
     shortest: int | None = None,
 ) -> np.ndarray:
-    """Uint8[H, W, 3] by "stretch", "crop" (see there for `shortest`), "round_crop", "pad" or
+    """Uint8[H, W, 3] by "stretch", "crop" and "round_crop" (see there for `shortest`), "pad" or
     "black_pad". ValueError for another way or method, or to crop to what is no square.
     """
     if how not in FITS or method not in METHODS:
         raise ValueError(
             f"fit={how!r}, method={method!r}: choose from {sorted(FITS)} and {sorted(METHODS)}"
         )
-    if how == "crop":
-        return crop(pixels, size, method, shortest)
+    if how in ("crop", "round_crop"):
+        return FITS[how](pixels, size, method, shortest)
     return FITS[how](pixels, size, method)
 
 

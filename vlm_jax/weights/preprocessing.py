@@ -37,29 +37,62 @@ WIDEST = 1333 / 800
 LARGE = 384
 """The side from which on ConvNext's pictures lose nothing at the edges."""
 
+SQUARE = {"height": 224, "width": 224}
+SHORT: dict[str, Any] = dict(size={"shortest_edge": 224}, crop_size=224, do_center_crop=True)
+SHORT |= dict(default_to_square=False)
 KINDS: Mapping[str, dict[str, Any]] = {
-    "CLIP": dict(size={"shortest_edge": 224}, crop_size=224, resample=3, stats=CLIP_STATISTICS),
+    "CLIP": SHORT | dict(stats=CLIP_STATISTICS),
     "Siglip2": dict(fit="patches", patch_size=16, max_num_patches=256, resample=2, stats=HALVES),
-    "SigLIP": dict(size={"height": 224, "width": 224}, resample=3, stats=HALVES),
-    "Siglip": dict(size={"height": 224, "width": 224}, resample=3, stats=HALVES),
-    "ViT": dict(size={"height": 224, "width": 224}, resample=2, stats=HALVES),
-    "Blip": dict(size={"height": 384, "width": 384}, resample=3, stats=CLIP_STATISTICS),
-    "Llava": dict(size={"shortest_edge": 224}, crop_size=224, resample=3, stats=CLIP_STATISTICS),
-    "Gemma3": dict(size={"height": 896, "width": 896}, resample=2, stats=HALVES),
-    "ConvNext": dict(
-        fit="middle", size={"shortest_edge": 384}, crop_pct=0.875, resample=3, stats=HALVES
-    ),
-    "BitImageProcessor": dict(size={"shortest_edge": 224}, crop_size=224, stats=CLIP_STATISTICS),
+    "SigLIP": dict(size=SQUARE, default_to_square=False, stats=HALVES),
+    "Siglip": dict(size=SQUARE, default_to_square=False, stats=HALVES),
+    "ViT": dict(size=SQUARE, default_to_square=True, resample=2, stats=HALVES),
+    "Blip": dict(size={"height": 384, "width": 384}, default_to_square=True, stats=CLIP_STATISTICS),
+    "Llava": SHORT | dict(stats=CLIP_STATISTICS),
+    "Gemma3": dict(size=SQUARE, default_to_square=True, resample=2, stats=HALVES),
+    "ConvNext": dict(fit="middle", size={"shortest_edge": 384}, crop_pct=0.875, stats=HALVES),
+    "Bit": SHORT | dict(stats=CLIP_STATISTICS),
+    "VideoMAE": SHORT | dict(resample=2, stats=HALVES),
     "Vilt": dict(fit="canvas", size={"shortest_edge": 384}, size_divisor=32, stats=HALVES),
     "Qwen2VL": dict(fit="native", patch_size=14, merge_size=2, stats=CLIP_STATISTICS),
     "Idefics3": TILES,
-    "Idefics": dict(resample=3, stats=CLIP_STATISTICS),
+    "Idefics": dict(size=SQUARE, image_size=None, stats=CLIP_STATISTICS),
     "SmolVLM": TILES,
 }
-"""By the beginning of the preprocessor's class: what it does where its file leaves a key out."""
+"""By the preprocessor's class without ImageProcessor, FeatureExtractor and Fast: what it does where
+its file leaves a key out; resample is 3 unless said.
+"""
 
-CROPPING = ("CLIP", "Llava", "Bit")
-"""Classes that cut out the centre unless told otherwise."""
+ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
+
+COMMON = ("do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+COMMON += ("resample", "size")
+READ: Mapping[str, tuple[str, ...]] = {
+    "": ("crop_size", "do_center_crop", "default_to_square"),
+    "middle": ("crop_pct",),
+    "canvas": ("size_divisor",),
+    "patches": ("patch_size", "max_num_patches"),
+    "native": (
+        *("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"),
+        *("fps", "num_frames", "min_frames", "max_frames"),
+        *("cap_pixels_per_frame", "max_video_tokens"),
+    ),
+    "tiles": ("max_image_size", "do_image_splitting"),
+}
+"""Keys that are read, of all kinds and by `fit`."""
+
+IDLE = (
+    # Names, and the form of what the class returns.
+    *("image_processor_type", "feature_extractor_type", "processor_class", "auto_map"),
+    *("_valid_processor_keys", "model_input_names", "return_tensors", "data_format", "device"),
+    *("input_data_format", "disable_grouping", "return_row_col_info", "return_metadata"),
+    # Pictures are RGB here anyway, and how many tokens one has is the network's to say.
+    *("do_convert_rgb", "image_num_channels", "image_seq_length", "image_seq_len"),
+    "num_additional_image_tokens",
+    # What belongs to switches that must be off, and to the reading of videos.
+    *("pad_size", "pan_and_scan_min_crop_size", "pan_and_scan_max_num_crops"),
+    *("pan_and_scan_min_ratio_to_activate", "do_sample_frames", "video_sampling"),
+)
+"""Keys that change no picture."""
 
 
 def read_processor(folder: str | Path) -> dict[str, Any]:
@@ -82,26 +115,37 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise WeightsError(
             f"{folder} holds no preprocessor_config.json: its pictures' size is unknown"
         )
-    name = given.get("image_processor_type", given.get("feature_extractor_type", ""))
-    kind = next((start for start in KINDS if name.startswith(start)), "")
-    if name and not kind:
-        raise WeightsError(
-            f"{folder}: pictures prepared by {name} are not supported; known beginnings: "
-            f"{', '.join(KINDS)}"
-        )
-    usual = KINDS.get(kind, {})
-    cropping = name.startswith(CROPPING)
+    given = {key: value for key, value in given.items() if value is not None}
+    usual = _usual(folder, given)
     settings: dict[str, Any] = dict(do_resize=True, do_rescale=True, do_normalize=True)
-    settings |= dict(do_center_crop=cropping)
-    settings |= dict(resample=3, rescale_factor=1 / 255) | usual | given
+    settings |= dict(do_center_crop=False, resample=3, rescale_factor=1 / 255) | usual | given
     stats = usual.get("stats", HALVES)
-    _check(folder, settings)
-    mean, std = settings.get("image_mean", stats[0]), settings.get("image_std", stats[1])
+    _check(folder, given, settings, usual)
+    mean = _channels(settings.get("image_mean", stats[0]))
+    std = _channels(settings.get("image_std", stats[1]))
     if not settings["do_normalize"]:
         mean, std = (0.0,) * 3, (1.0,) * 3
     reader = READERS.get(settings.get("fit", ""), _reader)(folder, settings)
     reader |= dict(method=_method(folder, settings["resample"]))
-    return reader, dict(image_mean=tuple(mean), image_std=tuple(std))
+    return reader, dict(image_mean=mean, image_std=std)
+
+
+def _usual(folder: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the class of a file does where the file says nothing; {} for a file without a class."""
+    name = kind = given.get("image_processor_type", given.get("feature_extractor_type", ""))
+    for ending in ENDINGS:
+        kind = kind.removesuffix(ending)
+    if name and kind not in KINDS:
+        raise WeightsError(
+            f"{folder}: pictures prepared by {name} are not supported; known are the image "
+            f"processors of {', '.join(KINDS)}"
+        )
+    return dict(KINDS.get(kind, {}))
+
+
+def _channels(given: Any) -> tuple[float, ...]:
+    """Three numbers, which a file may give as one."""
+    return tuple(given) if isinstance(given, (list, tuple)) else (float(given),) * 3
 
 
 def region_fields(family: Family, config: Config) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -112,19 +156,26 @@ def region_fields(family: Family, config: Config) -> tuple[dict[str, Any], dict[
     return dict(size=width, fit="regions"), {}
 
 
-def _check(folder: Any, settings: Mapping[str, Any]) -> None:
-    """What every one of our readers does cannot be turned off."""
+def _check(
+    folder: Any, given: Mapping[str, Any], settings: Mapping[str, Any], usual: Mapping[str, Any]
+) -> None:
+    """What every one of our readers does cannot be turned off, and what none does not on."""
     for key, value in (("do_resize", True), ("do_rescale", True)):
         if settings[key] != value:
             raise WeightsError(f"{folder}: {key}={settings[key]!r} is not supported")
     if abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
         raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
-    unsupported = ["do_pan_and_scan"]
-    unsupported += ["do_image_splitting"] if settings.get("fit") != "tiles" else []
-    unsupported += ["do_pad"] if settings.get("fit", "middle") == "middle" else []
-    for key in unsupported:
-        if settings.get(key):
+    fit = usual.get("fit", "")
+    known = {*COMMON, *READ[fit], *IDLE, *usual} - {"fit", "stats"}
+    known |= set() if fit in ("", "middle") else {"do_pad"}
+    for key in sorted(set(given) - known):
+        if given[key] is True:
             raise WeightsError(f"{folder}: {key}=true is not supported; set it to false")
+        if given[key] is not False:
+            raise WeightsError(
+                f"{folder}: {key}={given[key]!r} is not a setting of its preprocessor that is "
+                "known here; remove it if it changes nothing"
+            )
 
 
 def _method(folder: Any, number: Any) -> str:
@@ -135,19 +186,29 @@ def _method(folder: Any, number: Any) -> str:
 
 def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Squares of one size."""
-    size = settings["size"] if "size" in settings else settings.get("image_size", 224)
+    size = settings.get("image_size") or settings.get("size", 224)
+    crops = settings["do_center_crop"]
     if isinstance(size, int):
-        size = {"shortest_edge": size} if settings["do_center_crop"] else _square(size)
-    if "shortest_edge" in size and settings["do_center_crop"]:
-        crop = settings.get("crop_size", size["shortest_edge"])
-        crop = crop if isinstance(crop, Mapping) else _square(crop)
+        square = settings.get("default_to_square", not crops)
+        size = _square(size) if square else {"shortest_edge": size}
+    size = _sides(size)
+    crop = settings.get("crop_size", size.get("shortest_edge"))
+    crop = _square(crop) if isinstance(crop, int) else _sides(crop)
+    if set(size) == {"shortest_edge"} and crops:
         return dict(size=_side(folder, crop), fit="crop", shortest=size["shortest_edge"])
-    if "height" in size and not settings["do_center_crop"]:
+    if set(size) == {"height", "width"} and (not crops or crop == size):
         return dict(size=_side(folder, size), fit="stretch")
     raise WeightsError(
-        f"{folder}: size={dict(size)} with do_center_crop={settings['do_center_crop']} does not "
-        "make squares of one size, which is not supported"
+        f"{folder}: size={size} with do_center_crop={crops} does not make squares of one size, "
+        "which is not supported"
     )
+
+
+def _sides(size: Any) -> dict[str, int]:
+    """A size by name, which a file may give as height and width, with keys that say nothing."""
+    if isinstance(size, (list, tuple)):
+        return dict(zip(("height", "width"), size, strict=True))
+    return {key: side for key, side in (size or {}).items() if side is not None}
 
 
 def _middle(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
