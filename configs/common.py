@@ -114,6 +114,22 @@ def visualbert(smoke: bool) -> dict[str, Any]:
     return dict(vision=resnet50(smoke), text=text, fusion=fusion) | IMAGENET_STATISTICS
 
 
+def visualbert_regions(kind: str, smoke: bool) -> dict[str, Any]:
+    """VisualBERT as published (arXiv:1908.03557), which reads the features of detected regions,
+    2,048 numbers each. kind: VisualBertForPreTraining or VisualBertForQuestionAnswering, whose
+    head has as many answers as the task.
+    """
+    described: dict[str, Any] = dict(architectures=[kind], visual_embedding_dim=2048)
+    if smoke:
+        described |= dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+        described |= dict(intermediate_size=64, vocab_size=512, max_position_embeddings=64)
+    model = published("visual_bert", described)
+    model.get("classify", {}).pop("classes", None)
+    for part in ("vision", "text", "fusion"):
+        model[part] = {**model[part], "dropout": 0.1}
+    return model
+
+
 def small_resnet(width: int) -> dict[str, Any]:
     """Two residual stages for 64-pixel images: 8 x 8 tokens of `width` channels, no batch
     statistics.

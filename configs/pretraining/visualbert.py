@@ -4,9 +4,14 @@ r"""VisualBERT, stage 1: masked words and image-text matching (arXiv:1908.03557,
     python launch.py --config=configs/vqa/visualbert.py --workdir=runs/visualbert_vqa \
         --config.init.workdir=runs/visualbert
 
-Recipe of the paper (from memory): COCO, 10 epochs, batch 48, learning rate 5e-5. Differences: a
-ResNet-50 grid in place of detector regions, so published weights do not apply; the text passes its
-own BERT layers before the joint ones.
+Recipe of the paper (from memory): COCO, 10 epochs, batch 48, learning rate 5e-5.
+`:regions=36` is the published network, 112,074,812 parameters with 2,048 numbers a region. It wants
+a source whose images are float32[36, 2048], the features of 36 detected regions (or 100:
+`:regions=100`); no source of ours has them. `:regions=36,folder=PATH` goes on from a published
+folder such as uclanlp/visualbert-vqa-coco-pre. The paper reads a caption and a second one, which
+is of the picture or not; here one caption is.
+Without `:regions` a locked ResNet-50 grid stands for the detector, so published weights do not
+apply; the text passes its own BERT layers before the joint ones.
 """
 
 from ml_collections import ConfigDict
@@ -15,22 +20,28 @@ from configs import common
 
 
 def get_config(arg=None):
-    """Arguments: smoke."""
-    arg = common.parse_arg(arg, smoke=False)
+    """Arguments: regions, how many a picture has, 0 for a grid; folder, a published checkpoint to
+    start from, which needs them; smoke.
+    """
+    arg = common.parse_arg(arg, regions=0, folder="", smoke=False)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 48
     config.total_epochs = 10
-    config.model = common.visualbert(arg.smoke) | dict(
-        reconstruct=dict(vocab=common.bert(arg.smoke)["vocab"])
-    )
+    words = dict(reconstruct=dict(vocab=common.bert(arg.smoke)["vocab"]))
+    config.model = common.visualbert(arg.smoke) | words
     config.tasks = dict(masked_pretraining=dict(length=48))
+    if arg.regions:
+        config.model = common.visualbert_regions("VisualBertForPreTraining", arg.smoke)
+        config.tasks.masked_pretraining.match_class = 0
     config.data = dict(
         train=common.coco("train"),
         image=dict(size=32 if arg.smoke else 224),
         tokenizer=dict(name="wordpiece", size=30_522, examples=82_783),
     )
+    if arg.folder:
+        common.fine_tune(config, arg.folder)
     config.evals = dict(val=dict(task="masked_pretraining", data=common.coco("val")))
-    config.optimizer = common.adamw(5e-5, frozen=["vision"])
+    config.optimizer = common.adamw(5e-5, frozen=[] if arg.regions else ["vision"])
     config.schedule = dict(name="linear", warmup_percent=10)
     return common.shrink(config) if arg.smoke else config
