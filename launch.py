@@ -20,6 +20,8 @@ python launch.py --mode=predict --workdir=W --image=PATH --texts=FILE
     rank texts for an image
 python launch.py --mode=predict --workdir=W --audio=PATH --texts=FILE | --images=FOLDER
     rank texts, or images, for a sound
+python launch.py --mode=predict --workdir=W --images=FOLDER | --text=TEXT [--image=PATH]
+    classes or captions of each; a text gone on with, or its blanks filled
 python launch.py --mode=predict --workdir=W --text=TEXT --out=x.png [--samples=4] [--judge=W2]
     draw what a text says, several times, best first by a dual encoder
 python launch.py --mode=chat --workdir=W [--image=PATH]
@@ -69,10 +71,16 @@ VIDEO = flags.DEFINE_string("video", None, "predict: video to caption, ask about
 AUDIO = flags.DEFINE_string("audio", None, "predict: sound to rank --texts or --images for.")
 SUMMARY = flags.DEFINE_bool("summary", None, "predict: sum --video up by its key frames.")
 QUESTION = flags.DEFINE_string("question", None, "predict: question about --image or --video.")
-TEXT = flags.DEFINE_string("text", None, "predict: text to find pictures for among --images.")
-IMAGES = flags.DEFINE_string("images", None, "predict: folder of pictures to rank for --text.")
+TEXT = flags.DEFINE_string(
+    "text", None, "predict: text to find pictures for among --images, or to go on with."
+)
+IMAGES = flags.DEFINE_string(
+    "images", None, "predict: folder of pictures to rank for --text, or to classify."
+)
 TEXTS = flags.DEFINE_string(
-    "texts", None, "predict: file with one text per line to rank for --image."
+    "texts",
+    None,
+    "predict: file with one text per line to rank for --image. eval: one to score their words by.",
 )
 PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "eval, predict, chat: a published checkpoint folder instead of a --workdir."

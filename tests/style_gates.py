@@ -42,7 +42,10 @@ UNTESTED = {
 # Files that one test file covers together, because they keep one contract or are steps of one run.
 TESTED_TOGETHER = {
     "vlm_jax/api.py": "tests/test_launch.py",
+    "vlm_jax/loaded.py": "tests/test_launch.py",
     "vlm_jax/modes.py": "tests/test_launch.py",
+    "vlm_jax/predict.py": "tests/test_launch.py",
+    "vlm_jax/ranking.py": "tests/weights/test_ranking.py",
     "vlm_jax/evaluate.py": "tests/test_launch.py",
     "vlm_jax/step.py": "tests/test_train.py",
     "vlm_jax/program.py": "tests/test_train.py",
@@ -77,7 +80,6 @@ TESTED_TOGETHER = {
     "vlm_jax/tasks/vqa.py": "tests/tasks/test_evaluate.py",
     "vlm_jax/metrics/__main__.py": "tests/metrics/test_scoring.py",
     "vlm_jax/metrics/ptb_characters.py": "tests/metrics/test_ptb_tokenizer.py",
-    "vlm_jax/weights/adopt.py": "tests/weights/test_pretrained.py",
     "vlm_jax/weights/convert.py": "tests/weights/test_pretrained.py",
     "vlm_jax/layers/mlp.py": "tests/layers/test_transformer.py",
     "vlm_jax/weights/families/blip2_retrieval.py": "tests/weights/families/test_blip2.py",

@@ -233,6 +233,7 @@ def test_count_of_cells(capsys):
     alone = {"region_labels"}  # asks the vision encoder only: there is nothing to combine it with
     alone |= {"image_tokens", "text_to_image", "flow_matching"}  # have models of their own
     alone |= {"chat"}  # needs a decoder with memory="insert": tests/test_chat.py
+    alone |= {"completion"}  # sees no picture: tests/tasks/test_completion.py
     assert set(TASKS) == {objective["name"] for objective in OBJECTIVES.values()} | alone
     assert set(valid) == set(OBJECTIVES)
 

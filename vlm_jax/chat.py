@@ -50,14 +50,15 @@ class Chat:
     it, and writes an answer; nothing is read twice.
 
     run: of a model with a task "chat", whose decoder reads pictures in the midst of its text
-    (memory="insert"): ValueError otherwise. turns: of the conversation so far. tokens: all their
-    ids, answers included. context: most of them that the decoder can read.
+    (memory="insert") or sees none: ValueError otherwise. turns: of the conversation so far.
+    tokens: all their ids, answers included. context: most of them that the decoder can read.
     """
 
     def __init__(self, run: Run, task: Any, context: int | None = None):
         """context: by default the decoder's own limit."""
         decoder = run.experiment.model.decoder
-        if getattr(decoder, "memory", None) != "insert":
+        self._blind = run.experiment.read.fit == "none"
+        if getattr(decoder, "memory", None) != "insert" and not self._blind:
             raise ValueError(
                 "a chat needs a decoder that reads pictures in the midst of its text, causal_lm "
                 'with memory="insert"; this model sees one picture before its text: ask it one '
@@ -103,6 +104,8 @@ class Chat:
         the context, or a picture has another number of tokens than its place. The conversation then
         stays as it was.
         """
+        if self._blind and images:
+            raise ValueError("this model sees no pictures: say it in words")
         shown = [self._read_image(as_image(image), None)[0] for image in images]
         grids = [x["grid"] if isinstance(x, Mapping) and "grid" in x else None for x in shown]
         experiment, first = self.run.experiment, not self.turns

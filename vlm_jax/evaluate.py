@@ -12,15 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vlm_jax import decode, kwargs, processes, sharding
 from vlm_jax.data.pipeline import Loader, Skipped, eval_batches, stack
 from vlm_jax.data.schema import DataError, Example, Source
-from vlm_jax.experiment import Experiment
+from vlm_jax.experiment import Experiment, asked
 from vlm_jax.metrics import Score
+from vlm_jax.models.rows import match_scores
 from vlm_jax.tables import INTERVAL
-from vlm_jax.types import Batch, Variables
+from vlm_jax.types import Batch, Variables, summary
 from vlm_jax.workdir import atomic_write_text
 
 Inputs = Callable[[Example], Mapping[str, np.ndarray]]
@@ -78,12 +79,27 @@ class Run:
         alone. choices: the only texts that may be written. options: those of
         `vlm_jax.decode.Search`.
         """
+        given = {"seed": seed, "choices": choices, **options}
+        written = self.write_tokens(source, inputs, length, **given)
+        return {position: self._texts(tokens) for position, tokens in written}
+
+    def write_tokens(
+        self,
+        source: Source,
+        inputs: Inputs,
+        length: int,
+        *,
+        seed: int = 0,
+        choices: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, Int[np.ndarray, "*n T"]]]:
+        """(position, tokens) of what `write` writes; after the end of a text stands padding."""
         search = self.search(length, **options)
         choices = None if choices is None else tuple(choices)
         ask = lambda example: {**inputs(example), **_randomness(example, seed)}
         writer = self._writer(search, choices)
-        written = self._map(("write", search, choices), writer, source, ask)
-        return {position: self._texts(row["tokens"]) for position, row in written}
+        for position, row in self._map(("write", search, choices), writer, source, ask):
+            yield position, row["tokens"]
 
     def search(self, length: int, **options: Any) -> decode.Search:
         """How texts of at most `length` tokens are written with this run's tokenizer: none of its
@@ -125,9 +141,11 @@ class Run:
             size, length = prompt["tokens"].shape
             self.programs.note(size, length, search)
             ask: Any = lambda method: partial(model.apply, variables, method=method)
+            memory = ask("read")(batch.get("image"), prompt)
+            rows = {} if memory is not None else {"batch": size}
             found = decode.generate(
-                *(ask("decode"), ask("init_cache"), prompt["tokens"], prompt["tokens_mask"]),
-                *(ask("read")(batch["image"], prompt), search),
+                *(ask("decode"), partial(ask("init_cache"), **rows)),
+                *(prompt["tokens"], prompt["tokens_mask"], memory, search),
                 prefix=prompt["prefix"],
                 keys=decode.example_keys(prompt["seed"], prompt["example"]),
                 trie=trie,
@@ -157,10 +175,11 @@ class Run:
             yield position, row["embeds"]
 
     def matches(
-        self, source: Source, inputs: Inputs
+        self, source: Source, inputs: Inputs, column: int = -1, apart: bool = False
     ) -> Iterator[tuple[int, Float[np.ndarray, " K"]]]:
         """(position, logits that a picture and each of its texts belong together) for every
-        readable picture. inputs: `text` i32[K, T] and `text_mask`, K texts of an example.
+        readable picture. inputs: `text` i32[K, T] and `text_mask`, K texts of an example. column,
+        apart: which of the model's scores say so, see `models.rows.match_scores`.
         """
         model = self.experiment.model
 
@@ -169,12 +188,12 @@ class Run:
 
             def match(texts: Batch) -> jax.Array:
                 found: Any = model.apply(variables, visual, texts, method="understand")
-                return found["logits"][:, 1]
+                return match_scores(found, apart)[:, column]
 
             by_number = jax.tree.map(lambda x: x.swapaxes(0, 1), batch["inputs"])
             return {"matches": jax.lax.map(match, by_number).T}
 
-        for position, row in self._map("matches", judge, source, inputs):
+        for position, row in self._map(("matches", column, apart), judge, source, inputs):
             yield position, row["matches"]
 
     def text_embeddings(self, task: Any, texts: list[str]) -> np.ndarray:
@@ -185,6 +204,47 @@ class Run:
         }
         rows = self.compute("embed_text", embed, [task.text(text) for text in texts])
         return np.stack([row["embeds"] for row in rows])
+
+    def features(
+        self, source: Source, inputs: Inputs = lambda example: {}
+    ) -> Iterator[tuple[int, Float[np.ndarray, " D"]]]:
+        """(position, one vector) of every readable picture, or, where `inputs` are those of a text,
+        of both together: what the encoder pools, or the mean of its tokens. A classifier that the
+        vision encoder may end in is left out.
+        """
+        model = _without_classes(self.experiment.model)
+
+        def summed(variables: Variables, batch: Batch) -> dict[str, Any]:
+            visual = model.apply(variables, batch["image"], method="encode_image")
+            text = batch["inputs"]
+            seen: Any = model.apply(variables, visual, text, method="fuse") if text else visual
+            return {"features": summary(seen)}
+
+        for position, row in self._map("features", summed, source, inputs):
+            yield position, row["features"].astype(np.float32)
+
+    def text_features(self, rows: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+        """The same of texts alone, as the text encoder reads them."""
+        model = self.experiment.model
+
+        def summed(variables: Variables, batch: Batch) -> dict[str, Any]:
+            seen: Any = model.apply(variables, batch, method="encode_text")
+            return {"features": summary(seen)}
+
+        found = self.compute("text_features", summed, rows)
+        return [row["features"].astype(np.float32) for row in found]
+
+    def losses(self, task: Any, rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, " n"]:
+        """What a task that reads no picture loses on each of its preprocessed rows."""
+        model, ask = self.experiment.model, asked(task)
+
+        def lost(variables: Variables, batch: Batch) -> dict[str, Any]:
+            given = {name: x for name, x in batch.items() if name not in ("index", "valid")}
+            found: Any = model.apply(variables, {"texts": given}, {"texts": ask})
+            return {"loss": task.loss(found["texts"], given)}
+
+        found = self.compute(("losses", task.head, id(task)), lost, rows)
+        return np.array([row["loss"] for row in found], np.float32)
 
     def compute(
         self, key: Any, function: Callable, rows: Sequence[dict[str, Any]]
@@ -257,6 +317,13 @@ class Run:
 def _randomness(example: Example, seed: int) -> dict[str, Any]:
     """What the random key of an example is made from, wherever the example stands."""
     return {"seed": np.uint32(seed), "example": np.uint32(zlib.crc32(example["id"].encode()))}
+
+
+def _without_classes(model: Any) -> Any:
+    """The model with a vision encoder that does not classify."""
+    if getattr(model.vision, "classes", None) is None:
+        return model
+    return model.clone(vision=model.vision.clone(classes=None))
 
 
 def _to_host(outputs: dict[str, Any]) -> dict[str, np.ndarray]:

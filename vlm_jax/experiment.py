@@ -90,7 +90,9 @@ def asked(task: Task) -> str:
     """
     if getattr(task, "blocked", None):
         return "unembed"
-    return "match" if getattr(task, "match", None) is not None else task.head
+    if getattr(task, "match", None) is None:
+        return task.head
+    return "match" if getattr(task, "contrast", True) else "pair"
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -266,11 +268,18 @@ def _with_classes(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
 
     ValueError if it is given and differs, or if two tasks differ.
     """
-    head = model.get("classify")
+    head, own = model.get("classify"), dict(model.get("vision") or {}).get("classes")
     if head is None:
+        for name, task in tasks.items() if own else ():
+            if task.head == "classify" and len(_classes_of(task)) != own:
+                raise ValueError(
+                    f"config.model.vision.classes={own}, but task {name} has "
+                    f"{len(_classes_of(task))} classes: leave it out and set "
+                    "config.model.classify={}"
+                )
         return dict(model)
     for name, task in tasks.items():
-        labels = getattr(task, "answers", getattr(task, "labels", None))
+        labels = _classes_of(task)
         if labels is None:
             continue
         classes = head.get("classes", len(labels))
@@ -282,6 +291,11 @@ def _with_classes(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
             )
         head = {**head, "classes": classes}
     return {**model, "classify": head}
+
+
+def _classes_of(task: Task) -> Any:
+    """The classes that a task tells apart, None for another kind of task."""
+    return getattr(task, "answers", getattr(task, "labels", None))
 
 
 def _check_towers(model: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:

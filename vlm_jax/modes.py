@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vlm_jax import api, evaluate, experiment, processes, tables, workdir
-from vlm_jax.data import images
+from vlm_jax.data import in_memory
 from vlm_jax.data.audio import no_picture
 from vlm_jax.data.jsonl import Jsonl
-from vlm_jax.data.schema import Example
-from vlm_jax.data.video_images import VideoFile, shown_frames
+from vlm_jax.predict import lines, prediction
+from vlm_jax.tasks import Chat, Classification, VqaClassification, VqaGeneration
 from vlm_jax.train import train as run_training
 
 
@@ -69,7 +67,7 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
         section = dict(section)
         data = section.get("data") or stored["data"]["train"]
         if options["data"]:
-            if not _suits(Jsonl(options["data"]), section, stored):
+            if not _suits(Jsonl(options["data"]), section, loaded.run.experiment):
                 continue
             data = neighbours.of_other(data, {"name": "jsonl", "path": options["data"]})
         data = neighbours.with_memory(data, options.get("memory"), options.get("k"))
@@ -86,19 +84,32 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
 
 
 def _evaluate_pretrained(folder: str | None, options: Mapping[str, Any]) -> int:
-    """The tasks of a published checkpoint on a user's folder."""
-    if not options["data"]:
-        raise ValueError("--mode=eval --pretrained=FOLDER needs --data=FOLDER with a data.jsonl")
+    """The tasks of a published checkpoint on a user's folder, or, of a language model, on the lines
+    of a file.
+    """
+    if not (options["data"] or options.get("texts")):
+        raise ValueError(
+            "--mode=eval --pretrained=FOLDER needs --data=FOLDER with a data.jsonl, or, for a "
+            "language model, --texts=FILE with a text per line"
+        )
     loaded, metrics = api.load_pretrained(options["pretrained"]), {}
-    source = Jsonl(options["data"])
-    for name in loaded.run.experiment.tasks:
+    source: Any = Jsonl(options["data"]) if options["data"] else None
+    source = source or in_memory.texts_alone(lines(options["texts"]))
+    tasks = loaded.run.experiment.tasks
+    for name in tasks:
         section = {"task": name}
-        if _suits(source, section, loaded.run.experiment.config):
+        if _suits(source, section, loaded.run.experiment):
             if folder:
                 loaded.run.predictions = Path(folder) / "eval" / f"{name}.jsonl"
             metrics |= evaluate.evaluate(loaded.run, name, section, source, None)
     if not metrics:
-        raise ValueError(f"{options['data']} has neither the captions nor the questions to score")
+        needs = "; ".join(
+            f"{name} needs {' and '.join(_needs(name, loaded.run.experiment))}" for name in tasks
+        )
+        raise ValueError(
+            f"{options['data'] or options['texts']} has nothing that this model is scored by: "
+            f"{needs or 'it has no task, only features'}"
+        )
     _show(metrics)
     return 0
 
@@ -110,18 +121,28 @@ def _show(metrics: Mapping[str, float]) -> None:
         print(json.dumps(metrics), flush=True)
 
 
-def _suits(source: Jsonl, section: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def _suits(source: Any, section: Mapping[str, Any], setup: experiment.Experiment) -> bool:
     """Whether any example has what the evaluation's task reads."""
-    task = dict(config["tasks"][section["task"]] or {})
-    texts = "questions" if task.get("name", section["task"]).startswith("vqa") else "captions"
-    between = task.get("between") or ("image",)
+    needed = _needs(section["task"], setup)
 
-    def has(example: Example, kind: str) -> bool:
-        known = {"text": bool(example[texts]), "audio": "audio" in example}
-        return known.get(kind, example["image"] is not no_picture)
+    def has(example: Any, kind: str) -> bool:
+        if kind == "image":
+            return example["image"] is not no_picture
+        return bool(example.get(kind))
 
-    needed = between if "text" in between or len(between) == 2 else (*between, "text")
     return any(all(has(source[i], kind) for kind in needed) for i in range(len(source)))
+
+
+def _needs(name: str, setup: experiment.Experiment) -> tuple[str, ...]:
+    """What a task reads of an example, by its keys."""
+    task = setup.tasks[name]
+    between = getattr(task, "between", None)
+    if between is not None:
+        return tuple("captions" if kind == "text" else kind for kind in between)
+    asked = isinstance(task, VqaClassification | VqaGeneration | Chat)
+    asked = asked or getattr(task, "encoded", False)
+    text = "label" if isinstance(task, Classification) else "questions" if asked else "captions"
+    return ("image", text) if setup.read.fit != "none" else (text,)
 
 
 def _loaded(folder: str, options: Mapping[str, Any]) -> api.Model:
@@ -131,85 +152,12 @@ def _loaded(folder: str, options: Mapping[str, Any]) -> api.Model:
 
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
-    """Caption, answer, rank, sum up, or draw; one JSON line on standard output."""
-    loaded = _loaded(folder, options)
-    given = {name for name, value in options.items() if value is not None} - {"pretrained"}
-    if given == {"image"}:
-        result = {"image": options["image"], "caption": loaded.caption(options["image"])}
-    elif given == {"image", "question"}:
-        answer = loaded.answer(options["image"], options["question"])
-        result = {"image": options["image"], "question": options["question"], "answer": answer}
-    elif given == {"text", "images"}:
-        paths = images.find(options["images"])
-        result = {"text": options["text"], "ranking": loaded.rank(options["text"], paths)}
-    elif given == {"image", "texts"}:
-        ranking = loaded.rank_texts(options["image"], _lines(options["texts"]))
-        result = {"image": options["image"], "ranking": ranking}
-    elif given in ({"audio", "texts"}, {"audio", "images"}):
-        result = _about_audio(loaded, options)
-    elif given in ({"video"}, {"video", "question"}):
-        result = _about_video(loaded, options)
-    elif {"video", "summary"} <= given <= {"video", "summary", "out"}:
-        result = _summary(loaded, options)
-    elif {"text", "out"} <= given <= {"text", "out", "samples", "judge"}:
-        result = {"text": options["text"], "out": _draw(loaded, options)}
-    else:
-        raise ValueError(
-            "--mode=predict takes --image, --image with --question, --text with --images, "
-            "--image with --texts, --audio with --texts or --images, --video, perhaps with "
-            "--question or --summary, or --text with --out"
-        )
+    """Caption, answer, classify, complete, fill, rank, sum up, or draw; one JSON line on standard
+    output.
+    """
+    result = prediction(_loaded(folder, options), options)
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return 0
-
-
-def _lines(path: str) -> list[str]:
-    """The lines of a file that are not blank."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _about_audio(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The lines of --texts, or the pictures of --images, from best to worst for --audio."""
-    found: dict[str, Any] = {"texts": _lines(options["texts"])} if options.get("texts") else {}
-    found = found or {"images": images.find(options["images"])}
-    ranking = loaded.rank_for_audio(options["audio"], **found)
-    return {"audio": options["audio"], "ranking": ranking}
-
-
-def _about_video(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A caption of --video, or the answer to --question, and by how many of its frames."""
-    video, question = VideoFile(options["video"]), options.get("question")
-    reader = loaded.run.experiment.read
-    count = shown_frames(video, reader.frames or 1, reader.pace)
-    read = {"video": options["video"], "frames": count}
-    if question is None:
-        return read | {"caption": loaded.caption(video)}
-    return read | {"question": question, "answer": loaded.answer(video, question)}
-
-
-def _summary(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of --video with a sentence for each, and their key frames as a picture in --out."""
-    from vlm_jax import video_summary  # late: few ask for it
-
-    path, out = options["video"], options.get("out")
-    parts = video_summary.summarise(loaded, path)
-    if out:
-        sheet = video_summary.sheet(parts, path)
-        workdir.atomic_write_bytes(out, images.encode_png(np.asarray(sheet)))
-    rows = [
-        {"start": part.start, "end": part.end, "time": part.time, "caption": part.caption}
-        for part in parts
-    ]
-    return {"video": path, "summary": rows} | ({"out": out} if out else {})
-
-
-def _draw(loaded: api.Model, options: Mapping[str, Any]) -> str:
-    """Writes pictures of --text side by side to --out, the best first if there is a --judge."""
-    judge = api.load(options["judge"]) if options.get("judge") else None
-    pictures = loaded.draw(options["text"], samples=options.get("samples") or 1, judge=judge)
-    workdir.atomic_write_bytes(options["out"], images.encode_png(np.concatenate(pictures, axis=1)))
-    return options["out"]
 
 
 def chat(config: Any, folder: str, options: Mapping[str, Any]) -> int:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from vlm_jax import models
-from vlm_jax.models.rows import hard_negatives, true_pairs, with_negatives
+from vlm_jax.models.rows import (
+    PAIRED,
+    following,
+    hard_negatives,
+    match_scores,
+    true_pairs,
+    with_negatives,
+)
 from vlm_jax.types import Features
 
 RNG = np.random.default_rng(0)
@@ -106,3 +113,33 @@ def test_three_rows_for_each_stand_together():
     images, texts = with_negatives(visual, {"text": jnp.array([[0], [1], [2]])}, chosen)
     assert images.tokens[:, 0, 0].tolist() == [0, 2, 0, 2, 4, 2, 4, 0, 4]
     assert texts["text"][:, 0].tolist() == [0, 0, 2, 1, 1, 0, 2, 2, 1]
+
+
+def test_an_image_meets_its_own_text_first_and_then_those_of_the_next_rows():
+    count = PAIRED + 2
+    numbers = np.arange(count, dtype=np.uint32)
+    said = numbers[:, None].repeat(2, 1)
+    said[0, 1] = 3  # the fourth text is true of the first image, too
+    inputs = dict(
+        text=jnp.arange(count * 3).reshape(count, 3), text_mask=jnp.ones((count, 3), bool)
+    )
+    inputs |= dict(picture_id=numbers, text_id=numbers, said_ids=said)
+    texts, found = following({name: jnp.asarray(x) for name, x in inputs.items()})
+    rows = np.asarray(texts["text"]).reshape(count, PAIRED, 3)
+    for row in range(count):
+        expected = [inputs["text"][(row + i) % count] for i in range(PAIRED)]
+        np.testing.assert_array_equal(rows[row], expected)
+    expected = np.ones((count, PAIRED), bool)
+    expected[0, 3] = False
+    np.testing.assert_array_equal(found, expected)
+    few, there = following({name: jnp.asarray(x)[:2] for name, x in inputs.items()})
+    assert few["text"].shape == (4, 3) and there.shape == (2, 2)
+
+
+def test_a_match_is_judged_by_classes_or_apart_from_them_by_its_own_score():
+    classes, own = jnp.zeros((1, 2)), jnp.ones((1, 2))
+    both = dict(logits=classes, match_logits=own)
+    assert match_scores(both) is classes and match_scores(both, apart=True) is own
+    assert match_scores(dict(logits=classes), apart=True) is classes
+    with pytest.raises(ValueError, match=r"needs config\.model\.classify, or"):
+        match_scores(dict(match_logits=own))

@@ -1,5 +1,6 @@
 """Evaluation of every task against runs whose answers are known: perfect ones, wrong ones, none."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -197,6 +198,27 @@ def test_masked_words_are_judged_in_matched_pairs_only():
     found = values(task.evaluate(wrong, data))
     assert found["masked_accuracy"] == found["match_accuracy"] == 0
     assert found["match_accuracy/chance"] == max(sum(matched), 16 - sum(matched)) / 16
+
+
+def test_the_first_score_may_be_that_of_a_match_or_there_is_none():
+    data, fields = source(16), dict(length=12)
+    first = TASKS["masked_pretraining"](TOKENIZER, match_class=0, **fields)
+    given = [first.preprocess(example, None) for example in data]
+    judged = lambda i, e: {
+        "word_logits": np.eye(TOKENIZER.size)[given[i]["targets"]],
+        "match_logits": one_hot(int(not given[i]["matched"]), 2),
+    }
+    assert values(first.evaluate(Run(judged), data))["match_accuracy"] == 1
+    alone = TASKS["masked_pretraining"](TOKENIZER, match_weight=0, mismatch_rate=0, **fields)
+    given = [alone.preprocess(example, None) for example in data]
+    words = lambda i, e: {"word_logits": np.eye(TOKENIZER.size)[given[i]["targets"]]}
+    found = values(alone.evaluate(Run(words), data))
+    assert found == {"masked_accuracy": 1, "n": 16}
+    outputs = {"word_logits": jnp.zeros((1, 12, TOKENIZER.size))}
+    batch = {name: jnp.asarray(value)[None] for name, value in given[0].items()}
+    np.testing.assert_allclose(alone.loss(outputs, batch), np.log(TOKENIZER.size), rtol=1e-5)
+    with pytest.raises(ValueError, match="set the task's match_weight=0"):
+        first.loss(outputs, batch)
 
 
 def test_mismatched_texts_are_those_of_the_next_example_whatever_the_batch():

@@ -49,7 +49,7 @@ def matching_run(data, vectors, logits, skip=()):
     run = retrieval_run(data, vectors, skip)
     run.read = []
 
-    def matches(source, inputs):
+    def matches(source, inputs, **how):
         for place in range(len(source)):
             example = source[place]
             given = inputs(example)
@@ -124,3 +124,42 @@ def test_what_cannot_be_matched_is_refused():
     known = source(1)[0] | {"text_features": np.zeros((2, 4), np.float32)}
     with pytest.raises(DataError, match="features of texts cannot be matched"):
         task().preprocess(known, None)
+
+
+def test_without_a_shared_space_a_text_is_chosen_among_wrong_ones_by_the_match():
+    alone = TASKS["retrieval"](TOKENIZER, length=6, match={}, contrast=False)
+    assert asked(alone) == "pair"
+    logits = RNG.normal(size=(2, 3, 1)).astype(np.float32)
+    there = np.array([[1, 1, 1], [1, 0, 1]], bool)
+    odds = np.exp(logits[..., 0]) * there
+    expected = -np.log(odds[:, 0] / odds.sum(axis=1))
+    outputs = {"match_logits": jnp.asarray(logits), "match_found": jnp.asarray(there)}
+    np.testing.assert_allclose(alone.loss(outputs, {}), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="ranks by the match alone: set match={}"):
+        TASKS["retrieval"](TOKENIZER, contrast=False)
+
+
+def test_every_text_is_matched_with_every_picture_without_a_shared_space():
+    data = source(6)
+    logits, spelled = known_logits(data), wholes(data)
+    run = matching_run(data, None, logits)
+    every = run.matches
+
+    def matches(source, inputs, **how):
+        assert how == dict(column=-1, apart=True)
+        yield from ((i, row) for i, row in every(source, inputs) if source[i]["id"] != "e2")
+
+    run.matches = matches
+    found = evaluate("retrieval", run, data, length=16, match={}, contrast=False)
+    shown = [example for example in data if example["id"] != "e2"]
+    texts = [text for example in shown for text in example["captions"]]
+    table = np.array(
+        [[logits[example["id"], spelled[text]] for text in texts] for example in shown]
+    )
+    own = np.array([[text in example["captions"] for text in texts] for example in shown])
+    for way, scores, right in (("image_to_text", table, own), ("text_to_image", table.T, own.T)):
+        best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+        ranks = 1 + ((scores > best) & ~right).sum(axis=1)
+        assert found[f"{way}/mean_rank"] == np.mean(ranks)
+        assert found[f"{way}/R@5"] == np.mean(ranks <= 5)
+    assert found["n"] == 5 and not any("reranked" in name for name in found)

@@ -19,6 +19,7 @@ FIELDS = {
     "retrieval": dict(length=6),
     "masked_pretraining": dict(length=6),
     "classification": dict(length=6, labels=("cat", "dog")),
+    "completion": dict(length=8),
     "region_labels": dict(kinds={"colour": ("red", "blue")}, grid=2),
     "image_tokens": {},
     "text_to_image": dict(image_tokens=4, length=6, parallel=True),

@@ -10,6 +10,9 @@ import torch
 import transformers
 
 from tests.weights import parity
+from vlm_jax.weights.families.gemma3 import GEMMA3
+from vlm_jax.weights.families.gpt2 import GPT2
+from vlm_jax.weights.families.paligemma import PALIGEMMA
 from vlm_jax.weights.pretrained import read_folder
 
 MASK = np.array(
@@ -86,6 +89,24 @@ def answered(model: torch.nn.Module, inputs: dict[str, np.ndarray]) -> np.ndarra
             attention_mask=given["decoder_attention_mask"],
             encoder_hidden_states=asked,
         ).logits.numpy()
+
+
+def test_values_that_a_call_would_not_obey_are_refused():
+    ids, types = np.array([[9, 9, 4, 5, 6]]), np.array([[1, 1, 0, 0, 0]])
+    config = dict(image_token_index=9)
+    GEMMA3.agree(config, dict(input_ids=ids, token_type_ids=types))
+    for wrong in (0 * types, 1 - types):
+        with pytest.raises(ValueError, match="token_type_ids other than 1 at the image tokens, 9"):
+            GEMMA3.agree(config, dict(input_ids=ids, token_type_ids=wrong))
+    mask = np.array([[0, 1, 1, 1, 1]])
+    for right in ([[0, 0, 1, 1, 1]], [[1, 0, 0, 0, 1]], [[0, 0, 0, 0, 0]]):
+        PALIGEMMA.agree({}, dict(token_type_ids=np.array(right), attention_mask=mask))
+    for wrong in ([[0, 1, 0, 1, 1]], [[0, 1, 1, 1, 0]]):
+        with pytest.raises(ValueError, match="a prompt, 0, after what is written, 1"):
+            PALIGEMMA.agree({}, dict(token_type_ids=np.array(wrong), attention_mask=mask))
+    words = dict(input_ids=ids, token_type_ids=0 * ids)
+    with pytest.raises(ValueError, match="token_type_ids, which are words to the reference"):
+        GPT2.calls["forward"](None, words, {})
 
 
 def test_positions_may_be_given(tmp_path):

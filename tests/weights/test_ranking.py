@@ -106,3 +106,42 @@ def test_a_folder_ranks_by_its_contrast_and_then_by_its_match(name, tmp_path):
         kept = np.argsort(-x, axis=1)[:, :2]
         best = [row[np.argmax((x + y)[i][row])] for i, row in enumerate(kept)]
         assert found[f"val/{way}/reranked/R@1"] == np.mean(best == np.arange(4))
+
+
+def test_vilt_ranks_by_its_match_alone(tmp_path):
+    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    roles = dict(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]")
+    words = make_tokenizer(names, before=["[CLS]"], after=["[SEP]"], **roles)
+    sizes = TOWER | dict(vocab_size=len(words), image_size=32, patch_size=8)
+    config = transformers.ViltConfig(**sizes, max_position_embeddings=40)
+    pictures = image_processor("Vilt", size={"shortest_edge": 32}, size_divisor=8)
+    processor = transformers.ViltProcessor(pictures, words)
+    model = parity.randomise(transformers.ViltForImageAndTextRetrieval(config))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    ours = vlm_jax.load_pretrained(tmp_path)
+    logits = np.zeros((len(PHOTOS), len(TEXTS)), np.float32)
+    for i, photo in enumerate(PHOTOS):
+        for j, text in enumerate(TEXTS):
+            given = processor(Image.fromarray(photo), text, return_tensors="pt")
+            with torch.no_grad():
+                logits[i, j] = model(**given).logits.item()
+
+    def check(rows, expected):
+        order = np.argsort(-expected)
+        assert [row["index"] for row in rows] == order.tolist()
+        np.testing.assert_allclose([row["score"] for row in rows], expected[order], atol=1e-5)
+        assert not any("match" in row for row in rows)
+
+    check(ours.rank(TEXTS[1], PHOTOS), logits[:, 1])
+    check(ours.rank_texts(PHOTOS[2], TEXTS), logits[2])
+    assert ours.abilities == ("rank", "rank_texts", "features")
+    examples = [
+        Example(id=str(i), image=PHOTOS[i], captions=[TEXTS[i]], questions=[]) for i in range(4)
+    ]
+    found = evaluate(ours.run, "val", {"task": "retrieval"}, Known(examples), None)
+    for way, table in (("image_to_text", logits), ("text_to_image", logits.T)):
+        ranks = 1 + (table > np.diag(table)[:, None]).sum(axis=1)
+        assert found[f"val/{way}/R@1"] == np.mean(ranks == 1)
+        assert found[f"val/{way}/mean_rank"] == np.mean(ranks)
+    assert not any("reranked" in name for name in found) and found["val/n_texts"] == 4

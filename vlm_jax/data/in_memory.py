@@ -1,4 +1,6 @@
-"""What a user hands over, pictures and sounds, as a source: nothing is read before it is needed."""
+"""What a user hands over, pictures, sounds and texts, as a source: nothing is read before it is
+needed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +26,13 @@ class InMemory:
         return self.examples[inside(index, self)]
 
 
-def pictures(images: Sequence[Any], questions: Sequence[str] | None = None) -> InMemory:
-    """Pictures and videos, as `vlm_jax.api` takes them, without texts, or with one question each.
+def pictures(
+    images: Sequence[Any],
+    questions: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
+) -> InMemory:
+    """Pictures and videos, as `vlm_jax.api` takes them, without texts, or with one question or
+    caption each.
 
     DataError for an array that is no picture and no video.
     """
@@ -36,6 +43,8 @@ def pictures(images: Sequence[Any], questions: Sequence[str] | None = None) -> I
         example = Example(id=key, image=image, captions=[], questions=[])
         if questions is not None:
             example["questions"] = [Question(question=questions[number], answers=[""])]
+        if captions is not None:
+            example["captions"] = [captions[number]]
         examples.append(example)
     return InMemory("your pictures", examples)
 
@@ -48,3 +57,12 @@ def sounds(given: Sequence[Any]) -> InMemory:
         key = str(sound) if isinstance(sound, str | Path) else f"sound {number}"
         examples.append(Example(id=key, image=no_picture, audio=audio, captions=[], questions=[]))
     return InMemory("your sounds", examples)
+
+
+def texts_alone(texts: Sequence[str]) -> InMemory:
+    """Texts without pictures, as captions of examples that know their `position`."""
+    examples: list[Any] = []
+    for number, text in enumerate(texts):
+        example = Example(id=f"text {number}", image=no_picture, captions=[text], questions=[])
+        examples.append({**example, "position": number})
+    return InMemory("your texts", examples)

@@ -280,6 +280,7 @@ class Transformer(nn.Module):
         around = Around(mask, rotary, relative, context, context_mask, slot, condition)
         x = constrain(x.astype(self.dtype), BATCH, LENGTH)
         x, new_cache = self._run(x, self._layers(cache, train), around, train)
+        self.sow("intermediates", "before_final_norm", x)  # nothing, unless someone asks for it
         if self.final_norm:
             kind = self.norm if self.final_norm is True else str(self.final_norm)
             norm = make_norm(kind, epsilon=self.epsilon, dtype=self.dtype, name="final_norm")

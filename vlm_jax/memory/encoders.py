@@ -106,9 +106,7 @@ class Trained:
                     )
                 yield position, vector
             return
-        for position, row in run.rows("encode", source, lambda example: {}):
-            found = row["image_pooled"] if "image_pooled" in row else row["image_tokens"].mean(0)
-            yield position, found.astype(np.float32)
+        yield from run.features(source)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors f32[n, E]; ValueError for a run without retrieval."""

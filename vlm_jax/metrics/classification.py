@@ -7,7 +7,7 @@ label, and an undefined ratio is 0. No deviation.
 """
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vlm_jax.metrics.bootstrap import Measure, Weights
 
@@ -91,3 +91,9 @@ def classification_metrics(
     do.
     """
     return classification_scores(classification_counts(labels, predictions, classes))
+
+
+def softmax(logits: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
+    """The probabilities that logits stand for."""
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return odds / odds.sum(axis=-1, keepdims=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from vlm_jax.metrics.classification import softmax
+
 
 def class_embeddings(prompts: Sequence[np.ndarray]) -> Float[np.ndarray, "C E"]:
     """One unit vector per class from the embeddings of its prompts.
@@ -43,8 +45,7 @@ def zero_shot_scores(
             f"embeddings must be [n, E] and [C, E], got {images.shape} and {classes.shape}"
         )
     logits = scale * unit(images, "images") @ classes.T  # [n, C]
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
+    return softmax(logits)
 
 
 def unit(vectors: np.ndarray, what: str) -> Float[np.ndarray, "n E"]:

@@ -44,10 +44,14 @@ NEEDS = {
     "classify": ("classify",),
     "contrast": ("text", "contrast"),
     "match": ("vision", "text", "contrast", "classify"),
-    "reconstruct": ("text", "fusion", "reconstruct"),
+    "pair": ("vision", "text"),
+    "reconstruct": ("text", "reconstruct"),
     "label_regions": ("regions",),
 }
 """Model method to the parts of the config that it uses."""
+
+JOINING, JOINED = ("pair", "reconstruct"), ("fusion",)
+"""Methods that read an image, where the model sees any, with a text, and what they need for it."""
 
 ATTENDING = ("attending_lstm", "causal_lm", "coca")
 UNEMBEDDING = ("causal_lm",)
@@ -106,14 +110,18 @@ def check(
     has = {name for name, value in dict(config).items() if value is not None}
     if dict(config.get("decoder") or {}).get("name") in TOWERS:
         has.add("text")
+    if "fusion" not in has and dict(config.get("vision") or {}).get("classes"):
+        has.add("classify")  # the encoder ends in class scores
     problems = [
         f"task {task} needs config.model.{part}: add it, or drop the task"
         for task, ask in asks.items()
-        for part in NEEDS[ask]
+        for part in (*NEEDS[ask], *(JOINED if ask in JOINING and "vision" in has else ()))
         if part not in has
     ]
-    looking = "cross" in dict(config.get("text") or {}).get("parts", ())
-    if question_in_text and not ("text" in has and ("fusion" in has or looking)):
+    text = dict(config.get("text") or {})
+    looking = "cross" in text.get("parts", ())
+    reading = looking or text.get("memory") in ("prepend", "insert")  # T5 beside an image
+    if question_in_text and not ("text" in has and ("fusion" in has or reading)):
         problems.append(
             "a question that goes through the text encoder needs config.model.text and "
             'config.model.fusion, or "cross" among the parts of the text encoder: '
@@ -152,7 +160,8 @@ def _misfits(
         problems.append(
             "fusion joins image and text, but there is no text encoder: add config.model.text"
         )
-    if text and not fusion and "classify" in methods and "contrast" not in methods:
+    apart = text and vision and not fusion
+    if apart and "classify" in methods and "contrast" not in methods:
         problems.append(
             "the classifier would never see the text: add config.model.fusion, or remove "
             "config.model.text"
@@ -174,7 +183,8 @@ def _misfits(
             "the first token of a causal text encoder has seen no other and cannot stand for the "
             'text: set config.model.text.pooling to "last", "eos", "mean" or "none"'
         )
-    if text and fusion and "reconstruct" in methods and not _sees_both_sides(text, fusion):
+    joined = fusion or not vision
+    if text and joined and "reconstruct" in methods and not _sees_both_sides(text, fusion):
         problems.append(
             "masked words are predicted from the words on both sides, which neither this text "
             "encoder nor this fusion looks at: use a transformer with causal=False, a recurrent "

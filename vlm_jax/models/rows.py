@@ -41,6 +41,68 @@ def side_by_side(visual: Features, segments: Int[Array, "B T"]) -> Features:
     return Features(tokens.reshape(rows, -1, tokens.shape[-1]), mask.reshape(rows, -1))
 
 
+def all_segments(
+    visual: Features | None, segments: Int[Array, "B T"], memory: str
+) -> Int[Array, "B L"]:
+    """The segments of text and, where a decoder reads images before it (memory="prepend"), of
+    memory, an image each.
+    """
+    if visual is None or memory != "prepend":
+        return segments
+    images = len(visual.tokens) // len(segments)
+    own = jnp.repeat(jnp.arange(1, images + 1), visual.tokens.shape[1])
+    own = jnp.broadcast_to(own[None], (len(segments), len(own)))
+    return jnp.concatenate([own, segments], axis=1)
+
+
+def retrieved_texts(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Texts inputs["retrieved"] i32[B, K, T] as a text encoder reads them, B * K rows."""
+    real = inputs["retrieved_mask"]
+    # A missing text is read like a real one and hidden afterwards: attention to nothing is NaN.
+    shown = real | ~jnp.any(real, axis=2, keepdims=True)
+    flat = lambda x: x.reshape(-1, x.shape[2])
+    return {"text": flat(inputs["retrieved"]), "text_mask": flat(shown)}
+
+
+def retrieved_features(found: Features, real: Bool[Array, "B K T"]) -> Features:
+    """Features of the texts of each row side by side, [B, K * T, D]."""
+    tokens = found.tokens.reshape(len(real), -1, found.tokens.shape[-1])
+    return Features(tokens, real.reshape(len(real), -1))
+
+
+def match_scores(understood: Mapping[str, Array], apart: bool = False) -> Float[Array, "B C"]:
+    """Of what `VisionLanguageModel.understand` gives, what judges whether image and text match: the
+    classes, or, of a model whose matching learns apart from a shared space, the score beside masked
+    words if there is one. ValueError for a model without either.
+    """
+    for name in ("match_logits", "logits") if apart else ("logits",):
+        if name in understood:
+            return understood[name]
+    raise ValueError(
+        "this model cannot match images and texts: it needs config.model.classify, or "
+        "config.model.reconstruct with match=True"
+    )
+
+
+PAIRED = 16
+"""Texts that an image is compared with in training: its own and 15 others, as in ViLT
+(arXiv:2102.03334, section 4.2).
+"""
+
+
+def following(inputs: Mapping[str, Array]) -> tuple[dict[str, Array], Bool[Array, "B N"]]:
+    """Each row's text and those of the next N - 1 rows, N at most PAIRED, [B * N, T]; and which of
+    these may be compared: its own, and those that are not true of its image.
+    """
+    count = len(inputs["text"])
+    others = (jnp.arange(count)[:, None] + jnp.arange(min(count, PAIRED))[None]) % count  # [B, N]
+    texts = {name: constrain(inputs[name])[others] for name in ("text", "text_mask")}
+    texts = {name: constrain(x.reshape(-1, x.shape[2]), BATCH) for name, x in texts.items()}
+    true = true_pairs(inputs["picture_id"], inputs["text_id"], inputs["said_ids"])
+    wrong = ~jnp.take_along_axis(true, others, axis=1)
+    return texts, wrong.at[:, 0].set(True)
+
+
 class Negatives(NamedTuple):
     """image: i32[B], for each text the row of an image that it is not true of. text: i32[B], for
     each image the row of a text that is not true of it. found: bool[B, 2], whether there is one.

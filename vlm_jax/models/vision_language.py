@@ -214,12 +214,23 @@ class VisionLanguageModel(nn.Module):
     def classify(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
     ) -> dict[str, Array]:
-        """Logits f32[B, C] from the fused summary, or from the image alone when the model has no
-        fusion.
+        """Logits f32[B, C] of the fused summary, or of the image or text alone without a fusion;
+        a vision encoder with classes has them without another head.
         """
-        fused = visual if self.fusion is None else self.fuse(visual, inputs, train=train)
-        assert fused is not None
-        return {"logits": self.classify_head(summary(fused), train=train)}
+        alone = visual is not None and self.fusion is None
+        seen: Any = visual if alone else self.fuse(visual, inputs, train=train)
+        head, seen = self.classify_head, summary(seen)
+        return {"logits": seen if head is None else head(seen, train=train)}
+
+    def pair(
+        self, visual: Features, inputs: Mapping[str, Array], *, train: bool = False
+    ) -> dict[str, Array]:
+        """match_logits f32[B, N, C] of each image with its own text and then with those of the next
+        N - 1 rows; match_found bool[B, N], its own and those that are wrong (see `rows.following`).
+        """
+        texts, found = rows.following(inputs)
+        scores = rows.match_scores(self.understand(visual, texts, train=train), apart=True)
+        return {"match_logits": scores.reshape(*found.shape, -1), "match_found": found}
 
     def reconstruct(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
@@ -317,14 +328,8 @@ class VisionLanguageModel(nn.Module):
                 "retrieved texts become Features in the text encoder: add config.model.text, or "
                 'set the task\'s retrieved.to to "prompt"'
             )
-        real = inputs["retrieved_mask"]
-        # A missing text is read like a real one and hidden afterwards: attention to nothing is NaN.
-        shown = real | ~jnp.any(real, axis=2, keepdims=True)
-        flat = lambda x: x.reshape(-1, x.shape[2])
-        texts = {"text": flat(inputs["retrieved"]), "text_mask": flat(shown)}
-        found = self.encode_text(texts, train=train)
-        tokens = found.tokens.reshape(len(real), -1, found.tokens.shape[-1])
-        near = Features(tokens, real.reshape(len(real), -1))
+        found = self.encode_text(rows.retrieved_texts(inputs), train=train)
+        near = rows.retrieved_features(found, inputs["retrieved_mask"])
         return near if visual is None else concatenate(visual, near)
 
     def generate(
@@ -355,12 +360,7 @@ class VisionLanguageModel(nn.Module):
         found = {"mask": inputs["tokens_mask"], "prefix": inputs["prefix"]}
         if "segments" not in inputs:
             return found
-        segments = inputs["segments"]
-        if visual is not None and self.decoder.memory == "prepend":
-            images = len(visual.tokens) // len(segments)
-            own = jnp.repeat(jnp.arange(1, images + 1), visual.tokens.shape[1])
-            own = jnp.broadcast_to(own[None], (len(segments), len(own)))
-            segments = jnp.concatenate([own, segments], axis=1)
+        segments = rows.all_segments(visual, inputs["segments"], self.decoder.memory)
         return found | {"segments": segments}
 
     def read(self, image: Array | Mapping | None, inputs: Mapping[str, Array]) -> Features | None:

@@ -9,6 +9,7 @@ time ("captions" or "questions"; None if only one).
 from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.chat import Chat
 from vlm_jax.tasks.classification import Classification
+from vlm_jax.tasks.completion import Completion
 from vlm_jax.tasks.flow_matching import FlowMatching
 from vlm_jax.tasks.image_tokens import ImageTokens
 from vlm_jax.tasks.masked_pretraining import MaskedPretraining
@@ -25,6 +26,7 @@ TASKS = {
     "retrieval": Retrieval,
     "masked_pretraining": MaskedPretraining,
     "classification": Classification,
+    "completion": Completion,
     "region_labels": RegionLabels,
     "image_tokens": ImageTokens,
     "text_to_image": TextToImage,
@@ -39,6 +41,7 @@ Task = (
     | Retrieval
     | MaskedPretraining
     | Classification
+    | Completion
     | RegionLabels
     | ImageTokens
     | TextToImage

@@ -11,6 +11,7 @@ from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
 from vlm_jax.losses import softmax_cross_entropy
+from vlm_jax.metrics.classification import softmax
 from vlm_jax.tokenizers import Tokenizer
 
 
@@ -38,6 +39,19 @@ class Classification:
         """The text beside the image."""
         text = example["captions"][0] if example["captions"] else ""
         return encoder_text(self.tokenizer, text, self.length)
+
+    def classify(self, run: Any, source: Source, top: int) -> dict[int, list[dict[str, Any]]]:
+        """The `top` likeliest classes of each example, by position, best first, as {"label",
+        "score", "index"}; score is a probability.
+        """
+        found = {}
+        for position, row in run.rows("classify", source, self.query):
+            chances = softmax(row["logits"])
+            best = [int(i) for i in np.argsort(-chances, kind="stable")[:top]]
+            found[position] = [
+                {"label": self.labels[i], "score": float(chances[i]), "index": i} for i in best
+            ]
+        return found
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]: cross-entropy of the class."""

@@ -1,5 +1,5 @@
-"""Image-text matching beside contrast: what it costs, and the second stage of a ranking by it, as
-in ALBEF (arXiv:2107.07651) and BLIP (arXiv:2201.12086).
+"""Image-text matching, beside contrast or by itself: what it costs; a ranking by it, or the second
+stage of one, as in ALBEF (arXiv:2107.07651) and BLIP (arXiv:2201.12086).
 """
 
 import zlib
@@ -35,6 +35,7 @@ class Matching:
     weight: float = 1.0
     rerank: int = 16
     start: int | None = None
+    column: int = -1
 
     def __post_init__(self):
         """ValueError for a negative number."""
@@ -65,6 +66,14 @@ class Matching:
         right = jnp.broadcast_to(jnp.array([[1, 0, 0]], jnp.int32), there.shape)
         each = softmax_cross_entropy(logits.reshape(-1, 2), right.reshape(-1))
         return jnp.mean(each.reshape(there.shape) * there, axis=1)
+
+    def choice_loss(self, outputs: Mapping) -> Any:
+        """f32[B]: cross-entropy of each image's own text among wrong ones, by their scores (ViLT,
+        arXiv:2102.03334, section 4.2).
+        """
+        scores, there = outputs["match_logits"][..., self.column], outputs["match_found"]
+        own = jnp.zeros(len(scores), jnp.int32)
+        return softmax_cross_entropy(jnp.where(there, scores, -1e9), own)
 
 
 def mark(text: str) -> np.uint32:
@@ -111,7 +120,8 @@ def match_scores(
 
     scores = np.full(len(pairs), -np.inf, np.float32)
     places = [int(pairs[order[visit[0]], 0]) for visit in visits]
-    for number, found in run.matches(Visits(source, places), inputs):
+    told = dict(column=match.column, apart=not task.contrast)
+    for number, found in run.matches(Visits(source, places), inputs, **told):
         scores[order[visits[number]]] = found[: len(visits[number])]
     return scores
 
@@ -122,6 +132,15 @@ def _together(images: Int[np.ndarray, " P"]) -> Iterator[Int[np.ndarray, " n"]]:
     for places in np.split(np.arange(len(images)), starts[1:]):
         for start in range(0, len(places), TOGETHER):
             yield places[start : start + TOGETHER]
+
+
+def all_scores(
+    run: Any, task: Any, source: Source, texts: Sequence[str]
+) -> dict[int, Float[np.ndarray, " n"]]:
+    """For every picture that can be read, by position, its logits with all texts."""
+    pairs = np.argwhere(np.ones((len(source), len(texts)), bool))
+    found = match_scores(run, task, source, texts, pairs).reshape(len(source), len(texts))
+    return {i: row for i, row in enumerate(found) if np.isfinite(row).all()}
 
 
 def judge(

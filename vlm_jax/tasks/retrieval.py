@@ -19,7 +19,7 @@ from vlm_jax.metrics.recall import (
     products,
     transposed_positives,
 )
-from vlm_jax.tasks.matching import Matching, judge
+from vlm_jax.tasks.matching import Matching, all_scores, judge
 from vlm_jax.tokenizers import Tokenizer
 
 CHUNK = 1024
@@ -44,11 +44,14 @@ class Retrieval:
     chunk: int | None = None
     between: tuple[str, str] = ("image", "text")
     match: Mapping[str, Any] | None = None
+    contrast: bool = True
     head: ClassVar[str] = "contrast"
     texts: ClassVar[str | None] = None
 
     def __post_init__(self):
-        """ValueError for another loss_name or pair, or a match of others than image and text."""
+        """ValueError for another loss_name or pair, a match of others than image and text, or
+        neither contrast nor match.
+        """
         if self.loss_name not in ("softmax", "sigmoid"):
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
         known = len({*self.between}) == len(self.between) == 2 and {*self.between} <= {*KINDS}
@@ -59,6 +62,8 @@ class Retrieval:
             )
         if self.matching is not None and tuple(self.between) != ("image", "text"):
             raise ValueError(f"match reads an image and a text together, not {self.between}")
+        if not self.contrast and (self.matching is None or self.matching.start is not None):
+            raise ValueError("contrast=False ranks by the match alone: set match={}, without start")
 
     @cached_property
     def matching(self) -> Matching | None:
@@ -90,7 +95,10 @@ class Retrieval:
 
     def loss(self, outputs: Mapping, batch: Mapping) -> Any:
         """f32[B]. ValueError for the sigmoid loss of a model without logit bias."""
-        contrast, match = self._contrast(outputs), self.matching
+        match = self.matching
+        if match is not None and not self.contrast:
+            return match.choice_loss(outputs)
+        contrast = self._contrast(outputs)
         return contrast if match is None else contrast + match.weight * match.loss(outputs)
 
     def _contrast(self, outputs: Mapping) -> Any:
@@ -123,8 +131,11 @@ class Retrieval:
         """
         examples = [source[i] for i in range(len(source))]
         first, second = self.between
-        found = self._embeddings(run, source, first)
-        if second == "text":
+        if not self.contrast:
+            found, texts, positives = self._matched(run, source, examples, captions)
+            shown, others = [examples[i] for i in found], np.eye(len(texts), dtype=np.float32)
+        elif second == "text":
+            found = self._embeddings(run, source, first)
             found = {i: vector for i, vector in found.items() if examples[i]["captions"]}
             shown = [examples[i] for i in found]
             texts, positives = _captions(shown, captions)
@@ -132,7 +143,7 @@ class Retrieval:
                 raise DataError(f"{source.name} has no captions to retrieve")
             others = run.text_embeddings(_known(shown) or self, texts)
         else:
-            partners = self._embeddings(run, source, second)
+            found, partners = (self._embeddings(run, source, kind) for kind in self.between)
             found = {i: vector for i, vector in found.items() if i in partners}
             shown, texts = [examples[i] for i in found], None
             if not shown:
@@ -142,7 +153,7 @@ class Retrieval:
             positives = positives_of_groups(contents, contents)
         vectors, match = np.stack(list(found.values())), self.matching
         judged = (None, None)
-        if match is not None and match.rerank and texts:
+        if self.contrast and match is not None and match.rerank and texts:
             judged = judge(run, self, source, list(found), texts, (vectors, others))
         run.save_predictions(_top_hits(shown, texts, positives, vectors, others, judged[1]))
         scores = metrics.retrieval_scores(vectors, others, positives, kinds=self.between)
@@ -154,6 +165,22 @@ class Retrieval:
         yield "n", float(len(shown))
         if texts:
             yield "n_texts", float(len(texts))
+
+    def _matched(
+        self, run: Any, source: Source, examples: Sequence[Example], captions: int | None
+    ) -> tuple[dict[int, np.ndarray], list[str], list[list[int]]]:
+        """Logits of each readable picture with all texts, which stand for its vector where each
+        text's is a unit vector; the texts, and which are whose.
+        """
+        texts, _ = _captions(examples, captions)
+        if not texts:
+            raise DataError(f"{source.name} has no captions to retrieve")
+        found = all_scores(run, self, source, texts)
+        found = {i: row for i, row in found.items() if examples[i]["captions"]}
+        column = {text: number for number, text in enumerate(texts)}
+        texts, positives = _captions([examples[i] for i in found], captions)
+        kept = [column[text] for text in texts]
+        return {i: row[kept] for i, row in found.items()}, texts, positives
 
     def _embeddings(self, run: Any, source: Source, kind: str) -> dict[int, np.ndarray]:
         """Vectors by position, without broken examples."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import trees
+from vlm_jax.tasks import TASKS
 from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights.folder import WeightsError, copy_small_files, open_tensors, read_config
-from vlm_jax.weights.preprocessing import image_fields
 
 SUBFOLDER = "published"
 
@@ -29,11 +29,14 @@ def is_published(init: Any) -> bool:
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run with what its init folder says filled in where the config says nothing:
     model, data.tokenizer and data.image. Unchanged without such a folder.
+
+    Of a model that comes from the folder the heads are those that the tasks ask for: see `headed`.
     """
     config = dict(config)
     if not is_published(config.get("init")):
         return config
-    from vlm_jax.weights.pretrained import family_of  # late: most runs start from no such folder
+    from vlm_jax.weights import setups  # late: most runs start from no such folder
+    from vlm_jax.weights.pretrained import family_of
 
     folder = _folder(config["init"])
     assert folder is not None
@@ -41,11 +44,75 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     family = family_of(published)
     published = family.settle(published, open_tensors(folder).shapes)
     data = dict(config.get("data") or {})
-    reader, statistics = image_fields(folder) if not data.get("image") else (data["image"], {})
-    config["model"] = config.get("model") or _model(family, published, folder) | statistics
-    data.setdefault("image", reader)
-    data.setdefault("tokenizer", {"name": "published", "folder": str(folder)})
+    try:
+        reader, statistics = setups.reader_of(family, published, folder)
+    except WeightsError:
+        if not data.get("image"):
+            raise
+        reader, statistics = {}, {}  # pictures are read as the config says
+    data["image"] = data.get("image") or reader
+    if not config.get("model"):
+        model, skip = headed(_model(family, published, folder), config.get("tasks") or {})
+        config["model"] = model | statistics
+        config["init"] = _skipping(config["init"], skip)
+    if setups.reads_texts(family.model(published)):
+        data.setdefault("tokenizer", {"name": "published", "folder": str(folder)})
     return config | {"data": data}
+
+
+def headed(model: Mapping[str, Any], tasks: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A folder's model with the heads that tasks learn with, and patterns of the parameters that
+    are not taken over.
+
+    A classifier is kept for tasks that list as many classes; otherwise its last layer begins anew,
+    with as many as the task has. Heads that no task asks for are left out, and those that are
+    missing are made: class scores, and words where there is a text encoder.
+    """
+    model, skip = dict(model), []
+    sections = {name: dict(section or {}) for name, section in tasks.items()}
+    kinds = {name: section.get("name", name) for name, section in sections.items()}
+    asked = {TASKS[kind].head for kind in kinds.values() if kind in TASKS}
+    if any(section.get("match") is not None for section in sections.values()):
+        asked |= {"classify", "reconstruct"} & model.keys()
+    for head, method in (("reconstruct", "reconstruct"), ("regions", "label_regions")):
+        if head in model and method not in asked:
+            del model[head]
+            skip.append(f"{head}_head")
+    if "reconstruct" in asked and "reconstruct" not in model and model.get("text"):
+        match = "fusion" in model
+        model["reconstruct"] = dict(vocab=model["text"]["vocab"], tied=True, match=match)
+        skip.append("reconstruct_head")
+    given = next((s for n, s in sections.items() if kinds[n] in ("vqa", "classification")), None)
+    return _classified(model, given, "classify" in asked, skip)
+
+
+def _classified(
+    model: dict[str, Any], task: Mapping[str, Any] | None, asked: bool, skip: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The model with a classifier for a task, or without one if none is asked for."""
+    listed = None if task is None else task.get("answers", task.get("labels"))
+    count = len(listed) if isinstance(listed, list | tuple) else None
+    vision, head = dict(model.get("vision") or {}), dict(model.get("classify") or {})
+    if vision.get("classes") and (count != vision["classes"] or "fusion" in model):
+        model["vision"] = {key: x for key, x in vision.items() if key != "classes"}
+        skip.append("vision/head")
+    elif vision.get("classes"):
+        return model, skip
+    if head and not asked:
+        del model["classify"]
+        return model, [*skip, "classify_head"]
+    if not asked or task is None or (head and count == head["classes"]):
+        return model, skip
+    model["classify"] = {key: x for key, x in head.items() if key != "classes"}
+    return model, [*skip, "classify_head/out" if head else "classify_head"]
+
+
+def _skipping(init: Any, skip: list[str]) -> Any:
+    """config.init that leaves out these parameters, too."""
+    if not skip:
+        return init
+    given = dict(init) if isinstance(init, Mapping) else {"workdir": init}
+    return given | {"skip": [*given.get("skip", ()), *skip]}
 
 
 def _model(family: Any, published: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,7 +1,26 @@
 """A reference's calls in our terms: its arguments in, its outputs' names out.
 
 The arrays are those of the reference: pixel_values [B, 3, H, W] f32, input_ids and attention_mask
-[B, T]. Everything is traceable; gradients pass through all but `generate`.
+[B, T]. Everything is traceable; gradients pass through all but `generate`. What the names mean:
+
+    logits        scores of words, classes or answers
+    tokens        last_hidden_state, or where an output has none the last of its hidden_states, of
+                  the decoder if it has two stacks (T5); ids where texts are generated. BLIP's
+                  outputs call the image's states so: these or the text's are meant. hidden_states
+                  of ViT and ViLT are before the last norm: these or those after it
+    pooled        pooler_output, of a dual encoder that of either tower before its projection
+    image_tokens  the last states of an image tower: vision_model_output, vision_outputs (BLIP,
+                  BLIP-2), vision_output (LXMERT); image_hidden_states, which are after the
+                  projection or the resampler, of LLaVA, PaliGemma, Gemma 3, Idefics 1 and 3 and
+                  Qwen2-VL; of GIT either the tower's or the projected ones; the final map
+                  [B, C, H, W] of a convolutional network
+    text_tokens   the same of a text tower; encoder_last_hidden_state of T5; the question of BLIP
+    queries       the last states of BLIP-2's Q-Former
+    features      of an image network, the vector before its classifier, or its final map
+    image_embeds  what the outputs of dual encoders, BLIP and BLIP-2 call so, and text_embeds
+    score         of the match, or of the contrast where it is asked in its place
+
+"NAME:KIND" is another array that is as likely to be meant by NAME: see `check`.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,11 +28,11 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from vlm_jax import decode
 from vlm_jax.types import Features
+from vlm_jax.weights.generation import first_token, search_of
 
 Inputs = Mapping[str, Any]
 Read = Callable[[Any, Inputs], tuple[Features | None, dict[str, Any]]]
@@ -56,12 +75,34 @@ def contrast_and_tokens(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str,
 
 
 def with_tokens(apply: Any, visual: Features, given: Mapping) -> dict[str, Any]:
-    """`contrasted`, and image_tokens and text_tokens, the last states of both towers."""
-    tokens = {
-        "image_tokens": visual.tokens,
-        "text_tokens": apply(given, method="encode_text").tokens,
-    }
-    return contrasted(apply, visual, given) | tokens
+    """`contrasted`, image_tokens and text_tokens, the last states of both towers, and pooled."""
+    text = apply(given, method="encode_text")
+    pooled = {"pooled": visual.pooled, "pooled:text": text.pooled}
+    states = {"image_tokens": visual.tokens, "text_tokens": text.tokens}
+    states |= {name: x for name, x in pooled.items() if x is not None}
+    return contrasted(apply, visual, given) | states
+
+
+SEEN = ("image_tokens", "image_tokens:tower", "text_tokens")
+"""What a `Read` may give besides a decoder's inputs: states that are outputs, too."""
+
+
+UNNORMED = "before_final_norm"
+"""What follows a transformer's path where its states before its last norm are wanted."""
+
+
+def observed(apply: Any, path: tuple[str, ...], *args: Any, **given: Any) -> tuple[Any, Any]:
+    """What apply gives, and what the module at `path` gave on its first call, or the first part of
+    it where that is a plain tuple. path: such as ("decoder", "transformer"), perhaps with UNNORMED.
+    """
+    keep = lambda module, method: module.path == path and method == "__call__"
+    options = dict(capture_intermediates=keep, mutable=["intermediates"])
+    found, states = apply(*args, **given, **options)
+    states = states["intermediates"]
+    for name in (*path, "__call__") if path[-1] != UNNORMED else path:
+        states = states[name]
+    state = states[0]
+    return found, state[0] if type(state) is tuple else state
 
 
 def contrasted(apply: Any, visual: Features, given: Mapping) -> dict[str, Any]:
@@ -83,6 +124,21 @@ def classifies(apply: Any) -> bool:
     return apply(method=lambda model: model.vision.classes is not None)
 
 
+def convolutional(visual: Features, pixels: Any) -> dict[str, Any]:
+    """Of a convolutional network's tokens [B, H * W, C]: image_tokens, its last map [B, C, H, W];
+    pooled and features, the mean of it [B, C]; features:map. pixels: [B, 3, rows, columns], whose
+    sides were halved, rounding up, as often as needed.
+    """
+    batch, size, width = visual.tokens.shape
+    rows, columns = pixels.shape[2:]
+    while rows * columns > size:
+        rows, columns = -(-rows // 2), -(-columns // 2)
+    image = visual.tokens.transpose(0, 2, 1).reshape(batch, width, rows, columns)
+    pooled = image.mean((2, 3))
+    features = {"features": pooled, "features:map": image}
+    return {"image_tokens": image, "pooled": pooled} | features
+
+
 def read_text(apply: Any, inputs: Inputs) -> tuple[None, dict[str, Any]]:
     """What a language model without images is given."""
     return None, decoder_inputs(inputs)
@@ -93,7 +149,9 @@ def read_picture(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str,
     given = decoder_inputs(inputs)
     if "pixel_values" not in inputs:
         return None, given
-    return apply(nhwc(inputs["pixel_values"]), given, method="read"), given
+    pixels = nhwc(inputs["pixel_values"])
+    memory, seen = observed(apply, ("vision",), pixels, given, method="read")
+    return memory, given | {"image_tokens": memory.tokens, "image_tokens:tower": seen.tokens}
 
 
 def read_pictures(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
@@ -102,11 +160,19 @@ def read_pictures(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str
     if "pixel_values" not in inputs:
         return None, given
     visual = apply(nhwc(inputs["pixel_values"]), method="encode_image")
-    return apply(visual, given["tokens"], method="deal"), given
+    memory = apply(visual, given["tokens"], method="deal")
+    return memory, given | {"image_tokens": visual.tokens}
 
 
-def language(read: Read, padding_counts: bool = False) -> dict[str, Callable]:
-    """The calls of a model that writes text: forward (logits) and generate (tokens).
+STATES = ("decoder", "transformer")
+"""The module whose outputs are a decoder's last states."""
+
+
+def language(
+    read: Read, padding_counts: bool = False, states: tuple[str, ...] = STATES
+) -> dict[str, Callable]:
+    """The calls of a model that writes text: forward (logits, tokens and what `read` has SEEN) and
+    generate (tokens). states: path of the module that gives the tokens.
 
     padding_counts: the reference's forward pass counts padding as positions unless it is given
     position_ids; where it generates, it counts real tokens only, as ours always does.
@@ -119,8 +185,10 @@ def language(read: Read, padding_counts: bool = False) -> dict[str, Callable]:
         if padding_counts or "position_ids" in inputs:
             own = inputs.get("position_ids")
             decode |= dict(positions=every_position(apply, memory, given["tokens"], own))
-        logits, _ = apply(given["tokens"], memory, **decode, **others(given))
-        return {"logits": logits}
+        text = given["tokens"]
+        found, tokens = observed(apply, states, text, memory, **decode, **others(given))
+        seen = {name: given[name] for name in SEEN if name in given}
+        return {"logits": found[0], "tokens": tokens[:, -text.shape[1] :]} | seen
 
     def generate(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
         if "input_ids" not in inputs:
@@ -154,66 +222,30 @@ def every_position(
 
 def others(given: Mapping) -> dict[str, Any]:
     """What this decoder takes besides tokens and prompts."""
-    return {key: given[key] for key in given if key not in ("tokens", "tokens_mask", "prefix")}
-
-
-def first_token(flags: Mapping) -> int:
-    """The token that a text starts with where the caller gives none. ValueError if unknown."""
-    for name in ("decoder_start_token_id", "bos_token_id"):
-        if flags.get(name) is not None:
-            return int(flags[name])
-    raise ValueError("generate needs input_ids, or the flag bos_token_id")
+    known = ("tokens", "tokens_mask", "prefix", *SEEN)
+    return {key: given[key] for key in given if key not in known}
 
 
 def search(apply: Any, memory: Features | None, given: Inputs, flags: Mapping) -> Array:
-    """The best text for each row, i32[B, n], by the reference's flags; pad after its end."""
-    rows = len(given["tokens"])
+    """The best text for each row, i32[B, n], by the reference's flags; pad after its end. With
+    num_return_sequences > 1, the K best ones, i32[B, K, n].
+    """
+    rows, prompt = given["tokens"].shape
     batch = {} if memory is not None else {"batch": rows}
+    longest = apply(method=lambda network: getattr(network.decoder, "max_length", None))
+    room = None if longest is None else max(longest - prompt, 1)
     found = decode.generate(
         partial(apply, method="decode", **others(given)),
         partial(apply, method="init_cache", **batch),
-        *(given["tokens"], given["tokens_mask"], memory, search_of(flags)),
+        *(given["tokens"], given["tokens_mask"], memory, search_of(flags, prompt, room)),
         prefix=given["prefix"],
     )
     return found.tokens
 
 
 def after_prompt(prompt: Array, found: Array) -> Array:
-    """Prompt and text side by side, i32[B, P + n]."""
+    """Prompt and text side by side, i32[B, P + n], or [B * K, P + n] of K texts for a prompt."""
+    if found.ndim == 3:
+        prompt = jnp.repeat(prompt, found.shape[1], axis=0)
+        found = found.reshape(-1, found.shape[2])
     return jnp.concatenate([prompt, found], axis=1)
-
-
-SEARCH_FLAGS = {
-    "max_new_tokens": "max_length",
-    "min_new_tokens": "min_length",
-    "num_beams": "beams",
-    "length_penalty": "length_penalty",
-    "early_stopping": "early_stopping",
-    "repetition_penalty": "repetition_penalty",
-    "no_repeat_ngram_size": "no_repeat_ngram",
-    "pad_token_id": "pad",
-}
-"""The reference's flags and what `decode.Search` calls them."""
-
-PASSIVE_FLAGS = {"do_sample": (False,), "use_cache": (True, False), "num_return_sequences": (1,)}
-"""Flags that change nothing, and the values for which that is so."""
-
-TOKEN_FLAGS = ("eos_token_id", "bos_token_id", "decoder_start_token_id", "sep_token_id")
-
-
-def search_of(flags: Mapping) -> decode.Search:
-    """`decode.Search` of the reference's flags. ValueError for one that is not known here."""
-    known = {*SEARCH_FLAGS, *PASSIVE_FLAGS, *TOKEN_FLAGS}
-    for name, value in flags.items():
-        if name not in known:
-            raise ValueError(f"generate: unknown flag {name!r}; known: {', '.join(sorted(known))}")
-        if name in PASSIVE_FLAGS and value not in PASSIVE_FLAGS[name]:
-            raise ValueError(f"generate: {name}={value!r} is not supported")
-    options: dict[str, Any] = {
-        ours: flags[name] for name, ours in SEARCH_FLAGS.items() if flags.get(name) is not None
-    }
-    ends = flags.get("eos_token_id")
-    ends = [] if ends is None else np.atleast_1d(ends).tolist()
-    options.setdefault("pad", ends[0] if ends else 0)
-    options.setdefault("max_length", 20)
-    return decode.Search(**options, eos=tuple(ends))

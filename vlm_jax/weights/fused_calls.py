@@ -56,6 +56,12 @@ def text_first(
     return dict(found) | moved
 
 
+def require_flag(flags: Mapping, name: str, value: Any) -> None:
+    """ValueError for a flag that is given with another value than the one a call stands for."""
+    if flags.get(name, value) != value:
+        raise ValueError(f"this call is what {name}={value!r} gives, not {flags[name]!r}")
+
+
 def match(forward: Call) -> Call:
     """The call "match" of a network whose `forward` is given: the score of image and text, or else
     its logits, under both names.

@@ -13,12 +13,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlm_jax import kwargs, models, trees
-from vlm_jax.data.pipeline import InputReader
-from vlm_jax.experiment import Experiment
 from vlm_jax.models.vision_language import VisionLanguageModel
-from vlm_jax.tasks import TASKS
 from vlm_jax.tokenizers import Tokenizer
-from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights import convert
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import Config, Family
@@ -30,13 +26,24 @@ from vlm_jax.weights.folder import (
     read_config,
     read_json,
 )
-from vlm_jax.weights.preprocessing import image_fields, region_fields
+from vlm_jax.weights.generation import folder_flags
 
 SAID_AGAIN = ("mm_token_type_ids", "token_type_ids")
-"""Arguments that processors add to every call; where it does not read them, others say the same."""
+"""Arguments that processors add to every call. One that does not read them may be given them if
+they say what the token ids say, too: see `Pretrained._said_again`.
+"""
 
-PASSIVE = ("return_dict", "output_attentions", "output_hidden_states", "use_cache")
-"""Flags that no call needs to read, for they change nothing that is compared."""
+PASSIVE: dict[str, tuple | None] = dict(
+    return_dict=None,
+    output_attentions=None,
+    output_hidden_states=None,
+    use_cache=None,
+    interpolate_pos_encoding=None,
+    return_loss=(False,),
+    logits_to_keep=(0,),
+)
+"""Flags that no call needs to read, for these values (None: any) change nothing that is compared.
+"""
 
 SHARD_BYTES = 5 * 10**9
 """Most bytes of one .safetensors file that `write_tensors` makes."""
@@ -57,10 +64,11 @@ class Pretrained:
 
     def call(self, name: str, inputs: Mapping[str, Any], flags: Config | None = None) -> Any:
         """One of the reference's calls; KeyError for one that the family does not have, ValueError
-        for an argument or a flag that the call does not read.
+        for an argument or a flag that the call does not read, or does not obey.
         """
-        special = self.special_tokens() if name == "generate" else {}
-        call, told = self.family.calls[name], _Told(special | dict(flags or {}))
+        folder = self.generating() if name == "generate" else {}
+        call, told = self.family.calls[name], _Told(folder | dict(flags or {}))
+        self.family.agree(self.config, {key: np.asarray(value) for key, value in inputs.items()})
 
         def program(variables: Mapping, given: Mapping) -> dict[str, Any]:
             apply = lambda *args, **options: self.model.apply(variables, *args, **options)
@@ -68,11 +76,33 @@ class Pretrained:
 
         given = {key: jnp.asarray(value) for key, value in inputs.items()}
         traced = jax.jit(program).trace(self.variables, given)
-        unread = sorted(_unread(traced.jaxpr.jaxpr, sorted(given)) - set(SAID_AGAIN))
-        unread += sorted(set(flags or {}) - told.read - set(PASSIVE))
+        unread = sorted(_unread(traced.jaxpr.jaxpr, sorted(given)))
+        unread = [key for key in unread if not self._said_again(key, inputs)]
+        unread += sorted(key for key in set(flags or {}) - told.read if not passive(key, told[key]))
         if unread:
             raise ValueError(f"{name} does not read {', '.join(unread)}: leave it out")
         return traced.lower().compile()(self.variables, given)
+
+    def _said_again(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether an argument is one of SAID_AGAIN, and the same everywhere, or 0 everywhere but at
+        the tokens that stand for pictures.
+        """
+        if name not in SAID_AGAIN:
+            return False
+        types, ids = np.asarray(inputs[name]), np.asarray(inputs.get("input_ids", -1))
+        tokens = (
+            getattr(self.model.decoder, "image_token", None),
+            self.config.get("video_token_id"),
+        )
+        pictures = np.isin(ids, [token for token in tokens if token is not None])
+        return len(np.unique(types)) < 2 or (
+            types.shape == ids.shape and bool(((types != 0) == pictures).all())
+        )
+
+    def generating(self) -> dict[str, Any]:
+        """What the folder says about generated texts: special tokens, lengths, how to search."""
+        found = {} if self.family.inner else folder_flags(self.generation, self.config)
+        return found | self.special_tokens()
 
     def special_tokens(self) -> dict[str, Any]:
         """The ids that begin, end and fill generated texts, as far as the folder names them."""
@@ -104,6 +134,11 @@ class _Told:
 
     def items(self) -> list[tuple[str, Any]]:
         return [(name, self[name]) for name in self._flags]
+
+
+def passive(name: str, value: Any) -> bool:
+    """Whether a flag with this value changes nothing."""
+    return name in PASSIVE and (PASSIVE[name] is None or value in (PASSIVE[name] or ()))
 
 
 def _unread(jaxpr: Any, names: Sequence[str]) -> set[str]:
@@ -175,40 +210,6 @@ def from_tensors(
     return Pretrained(family, config, model, variables)
 
 
-def experiment_of(found: Pretrained, folder: str | Path) -> Experiment:
-    """What evaluation and prediction need besides the weights: tokenizer, tasks, image reader.
-
-    WeightsError if the folder's files do not say, or its family has no task here.
-    """
-    sections = found.family.tasks(found.config)
-    if not sections:
-        kind = found.config.get("model_type")
-        raise WeightsError(f"{folder}: a bare {kind} has no task here; read it with read_folder")
-    special, model = found.special_tokens(), found.family.model(found.config)
-    ends = special.get("sep_token_id", special.get("eos_token_id"))
-    ends = None if ends is None else tuple(int(i) for i in np.atleast_1d(ends))
-    tokenizer = read_tokenizer(folder, ends)
-    reader, statistics = region_fields(found.family, found.config) or image_fields(folder)
-    reader |= frames_of(model)
-    model = with_image_token(found.family, model, tokenizer)
-    tasks = {
-        name: kwargs.build(TASKS, {"name": name, **section}, "tasks", tokenizer=tokenizer)
-        for name, section in sections.items()
-    }
-    config = {
-        "model": model | statistics,
-        "tasks": sections,
-        "data": {"image": reader},
-    }
-    network = models.build(config["model"])
-    shares: dict[str, Any] = {
-        "weights": dict.fromkeys(tasks, 1.0),
-        "per_image": dict.fromkeys(tasks, 1),
-    }
-    read = InputReader(**reader)
-    return Experiment(config, tokenizer, tasks, model=network, read=read, **shares)
-
-
 def with_image_token(family: Family, model: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     """config.model with the id of the family's `image_word`, if it has one. ValueError if the
     tokenizer has no such token.
@@ -225,6 +226,20 @@ def frames_of(model: Config) -> dict[str, int]:
     """
     vision = dict(model.get("vision") or {})
     return {"frames": vision["frames"]} if vision.get("name") == "frames" else {}
+
+
+def changed_heads(family: Family, config: Config, model: VisionLanguageModel) -> list[str]:
+    """The heads that a model has and its config.json's class has not, or the reverse, or for
+    another number of classes.
+    """
+    if not config.get("architectures"):
+        return []  # the tensors told the class
+    theirs = models.build(family.model(config))
+    heads = ("classify_head", "reconstruct_head", "regions_head", "contrast_head")
+    kind = lambda part: part and (type(part), getattr(part, "classes", None))
+    found = [name for name in heads if kind(getattr(model, name)) != kind(getattr(theirs, name))]
+    classes = (getattr(network.vision, "classes", None) for network in (model, theirs))
+    return found + ["classifier"] * (len({*classes}) > 1)
 
 
 def write_folder(

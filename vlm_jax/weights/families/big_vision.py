@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlm_jax.weights import convert
-from vlm_jax.weights.calls import Inputs, classifies, contrasted, nhwc, text_inputs
+from vlm_jax.weights.calls import Inputs, classifies, nhwc, text_inputs, with_tokens
 from vlm_jax.weights.family import Config, Family, Shapes, one_of, pair_example, picture
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import AS_IT_IS, Form, Rule, Rules, reshaped
@@ -272,8 +272,9 @@ def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
     visual = apply(pixels, method="encode_image")
     ids = inputs.get("input_ids", inputs.get("text"))
     if ids is not None:
-        return contrasted(apply, visual, text_inputs({"input_ids": ids}))
-    return {"tokens": visual.tokens, "logits" if classifies(apply) else "pooled": visual.pooled}
+        return with_tokens(apply, visual, text_inputs({"input_ids": ids}))
+    tokens = {"tokens": visual.tokens, "image_tokens": visual.tokens}
+    return tokens | {"logits" if classifies(apply) else "pooled": visual.pooled}
 
 
 def tasks(config: Config) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from vlm_jax.types import Features
 from vlm_jax.weights import calls
 from vlm_jax.weights.families import bert, clip
 from vlm_jax.weights.families.git import decoder_rules
@@ -22,7 +23,7 @@ from vlm_jax.weights.family import (
     require,
     square,
 )
-from vlm_jax.weights.fused_calls import has, named, see
+from vlm_jax.weights.fused_calls import has, named, require_flag, see
 from vlm_jax.weights.rules import Rule, Rules, dense, fused_attention, norm, patches, reshaped
 
 TEXT: dict[str, Any] = dict(
@@ -189,28 +190,47 @@ def read(apply: Any, inputs: calls.Inputs) -> tuple[Any, dict[str, Any]]:
     pixels = calls.nhwc(inputs["pixel_values"])
     memory = apply(pixels, calls.text_inputs(inputs), method="read")
     memory = memory._replace(mask=jnp.ones_like(memory.mask))
-    return memory, answer_inputs(inputs) if "decoder_input_ids" in inputs else {}
+    given = answer_inputs(inputs) if "decoder_input_ids" in inputs else {}
+    return memory, given | {"text_tokens": memory.tokens}
 
 
 def forward(apply: Any, inputs: calls.Inputs, flags: Mapping) -> dict[str, Any]:
-    """Logits of the caption or of the answer; the match, where there is no decoder."""
+    """Logits of the caption or of the answer, and states of text and image; the match, where there
+    is no decoder. KeyError for an answer's class without an answer.
+    """
     if not has(apply, "decoder"):
         return (match if flags.get("use_itm_head", True) else contrast)(apply, inputs, flags)
+    if "decoder_input_ids" not in inputs and has(apply, "text"):
+        raise KeyError("decoder_input_ids")
     seen = see(apply, inputs)
-    outputs = calls.language(read, padding_counts=True)["forward"](apply, inputs, flags)
-    return outputs if seen is None else outputs | dict(image_tokens=seen.tokens)
+    found = calls.language(read, padding_counts=True)["forward"](apply, inputs, flags)
+    found = {"text_tokens": found["tokens"]} | found
+    return found if seen is None else found | image_states(seen, found["tokens"])
+
+
+def image_states(seen: Features, text: Any) -> dict[str, Any]:
+    """The image's states by all the names that the reference has for them. text: other tokens."""
+    image = seen.tokens
+    return {"image_tokens": image, "image_embeds": image, "tokens": image, "tokens:text": text}
 
 
 def match(apply: Any, inputs: calls.Inputs, flags: Mapping) -> dict[str, Any]:
-    """Whether image and text belong together: logits f32[B, 2], also called score."""
+    """Whether image and text belong together: logits f32[B, 2], also called score; text_tokens, the
+    text's states with the image (question_embeds), and the image's own.
+    """
+    require_flag(flags, "use_itm_head", True)
     visual = see(apply, inputs)
     found = named(apply(visual, calls.text_inputs(inputs), method="understand"))
-    return found | dict(score=found["logits"])
+    states = {} if visual is None else image_states(visual, found["tokens"])
+    return found | dict(score=found["logits"], text_tokens=found["tokens"]) | states
 
 
 def contrast(apply: Any, inputs: calls.Inputs, flags: Mapping) -> dict[str, Any]:
-    """Embeddings and their products, of each image with each text, which are the score too."""
-    found = calls.contrast(apply, inputs, flags)
+    """Embeddings and their products, of each image with each text, which are the score too; and the
+    states of both.
+    """
+    require_flag(flags, "use_itm_head", False)
+    found = calls.contrast_and_tokens(apply, inputs, flags)
     return found | dict(score=found["logits_per_image"])
 
 
@@ -249,4 +269,5 @@ BLIP = Family(
     ignored=(r".*\.position_ids", *bert.TIED),
     tasks=tasks,
     settle=settled,
+    inner=True,
 )

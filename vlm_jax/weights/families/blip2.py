@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from vlm_jax.types import Features
-from vlm_jax.weights.calls import Inputs, decoder_inputs, first_token, language, nhwc, text_inputs
+from vlm_jax.weights.calls import Inputs, decoder_inputs, language, nhwc, text_inputs
 from vlm_jax.weights.families import blip2_retrieval as retrieval
 from vlm_jax.weights.families import opt, t5
 from vlm_jax.weights.families.qformer import (
@@ -32,6 +32,7 @@ from vlm_jax.weights.family import (
     writing_tasks,
 )
 from vlm_jax.weights.fused_calls import has
+from vlm_jax.weights.generation import first_token
 from vlm_jax.weights.rules import Rule, Rules, dense
 
 LANGUAGE = "language_model."
@@ -132,11 +133,11 @@ def read_queries(apply: Any, inputs: Inputs, queries: Features) -> tuple[Feature
     if "decoder_input_ids" not in inputs:
         return queries, decoder_inputs(inputs)
     memory = apply(queries, text_inputs(inputs), method="memory")
-    return memory, t5.decoder_tokens(inputs)
+    return memory, t5.decoder_tokens(inputs) | {"text_tokens": memory.tokens}
 
 
 def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
-    """logits, and the states before: image_tokens and queries."""
+    """logits and tokens, and the states before: image_tokens, queries and T5's text_tokens."""
     if not has(apply, "decoder"):
         return retrieval.forward(apply, inputs, flags)
     seen, queries = look(apply, inputs)
@@ -197,4 +198,5 @@ BLIP2 = Family(
     ignored=ignored,
     settle=settle,
     tasks=tasks,
+    inner=True,
 )

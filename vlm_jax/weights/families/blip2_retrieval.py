@@ -10,7 +10,7 @@ from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, text_inputs
 from vlm_jax.weights.families import bert, qformer
 from vlm_jax.weights.family import TWO_WORDS, Config, picture, require
-from vlm_jax.weights.fused_calls import named, see
+from vlm_jax.weights.fused_calls import named, require_flag, see
 from vlm_jax.weights.rules import Rule, Rules, dense
 
 NAME = "Blip2ForImageTextRetrieval"
@@ -87,6 +87,7 @@ def match(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     """Whether image and text belong together: logits f32[B, 2], also called score and, as in the
     reference, logits_per_image; tokens, of the queries and the text.
     """
+    require_flag(flags, "use_image_text_matching_head", True)
     visual = see(apply, inputs)
     found = named(apply(visual, words_of(apply, inputs), method="understand"))
     logits = found["logits"]
@@ -99,6 +100,7 @@ def contrast(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     """image_embeds f32[B, Q, E], one vector per query, text_embeds f32[B, E], and the products of
     each image's best vector with each text, which are the score too.
     """
+    require_flag(flags, "use_image_text_matching_head", False)
     visual = see(apply, inputs)
     assert visual is not None
     queries = apply(visual, method=lambda model, seen: model.fusion(seen, None))

@@ -3,7 +3,15 @@
 from typing import Any
 
 from vlm_jax.decoders import coca
-from vlm_jax.weights.calls import Inputs, contrasted, language, nhwc, read_picture, text_inputs
+from vlm_jax.weights.calls import (
+    Inputs,
+    language,
+    nhwc,
+    observed,
+    read_picture,
+    text_inputs,
+    with_tokens,
+)
 from vlm_jax.weights.families import open_clip
 from vlm_jax.weights.families.open_clip import named, stack_fields, stack_rules
 from vlm_jax.weights.family import (
@@ -153,10 +161,14 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     return batch, {"words": "generate", "contrast": "contrast"}
 
 
-def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """Embeddings, their products, and the logits of all words but the last, which predicts none.
+STATES = ("decoder", "fused")
 
-    flags: output_labels=False for the logits of all. Token 0 is padding.
+
+def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
+    """Embeddings, their products and the towers' last states; logits and tokens of all words but
+    the last, which predicts none.
+
+    flags: output_labels=False for those of all. Token 0 is padding.
     """
     given = named(inputs)
     ids = given["input_ids"]
@@ -164,8 +176,9 @@ def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
     visual = apply(nhwc(given["pixel_values"]), method="encode_image")
     kept = ids.shape[1] - (1 if flags.get("output_labels", True) else 0)
     mask = texts["text_mask"][:, :kept]
-    logits, _ = apply(ids[:, :kept], visual, mask=mask, method="decode")
-    return contrasted(apply, visual, texts) | {"logits": logits}
+    read = dict(mask=mask, method="decode")
+    found, tokens = observed(apply, STATES, ids[:, :kept], visual, **read)
+    return with_tokens(apply, visual, texts) | {"logits": found[0], "tokens": tokens}
 
 
 def tasks(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_jax.encoders import efficientnet
-from vlm_jax.weights.calls import Inputs, nhwc
+from vlm_jax.weights.calls import Inputs, convolutional, nhwc
 from vlm_jax.weights.family import Config, Family, Shapes, one_of, picture
 from vlm_jax.weights.rules import Rules, batch_norm, convolution, dense
 
@@ -104,9 +104,14 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """What the network returns: logits, or the mean of its map where it has no classifier."""
-    found = apply(nhwc(inputs["pixel_values"]), method="encode_image")
-    return {"logits": found.pooled, "tokens": found.tokens}
+    """What the network returns: logits, or the mean of its map where it has no classifier; tokens,
+    and the outputs of `convolutional`.
+    """
+    visual = apply(nhwc(inputs["pixel_values"]), method="encode_image")
+    return convolutional(visual, inputs["pixel_values"]) | {
+        "logits": visual.pooled,
+        "tokens": visual.tokens,
+    }
 
 
 EFFICIENTNET_LITE = Family(

@@ -1,6 +1,9 @@
 """Gemma 3 with images (arXiv:2503.19786): `Gemma3ForConditionalGeneration` folders."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, language, read_pictures
@@ -118,6 +121,16 @@ def tasks(config: Config) -> dict[str, Any]:
     return writing_tasks(template, prompt=prompt, picture=picture, **lengths)
 
 
+def agree(config: Config, inputs: Mapping[str, np.ndarray]) -> None:
+    """ValueError for token_type_ids that mark anything but the image tokens."""
+    types, ids = inputs.get("token_type_ids"), inputs.get("input_ids")
+    token = sections(config)[0]["image_token_index"]
+    if types is not None and ids is not None and ((types == 1) != (ids == token)).any():
+        raise ValueError(
+            f"token_type_ids other than 1 at the image tokens, {token}, and 0 elsewhere"
+        )
+
+
 GEMMA3 = Family(
     model,
     rules,
@@ -126,4 +139,5 @@ GEMMA3 = Family(
     renames=paligemma.RENAMES,
     ignored=ignored,
     tasks=tasks,
+    agree=agree,
 )

@@ -119,7 +119,11 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def read(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
-    """The text, and encoder_hidden_states with encoder_attention_mask where they are given."""
+    """The text, and encoder_hidden_states with encoder_attention_mask where they are given.
+    ValueError for token_type_ids.
+    """
+    if "token_type_ids" in inputs:
+        raise ValueError("token_type_ids, which are words to the reference, are not supported")
     given = decoder_inputs(inputs)
     if "encoder_hidden_states" not in inputs:
         return None, given

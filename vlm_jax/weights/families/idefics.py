@@ -191,7 +191,8 @@ def read(apply: Any, inputs: Inputs) -> tuple[Features, dict[str, Any]]:
     rows = len(pixels)
     visual = apply(nhwc(pixels.reshape(-1, *pixels.shape[2:])), method="encode_image")
     tokens = visual.tokens.reshape(rows, -1, visual.tokens.shape[-1])
-    return Features(tokens, jnp.ones(tokens.shape[:2], bool)), decoder_inputs(inputs)
+    given = decoder_inputs(inputs) | {"image_tokens": visual.tokens}
+    return Features(tokens, jnp.ones(tokens.shape[:2], bool)), given
 
 
 def seeing(call: Call) -> Call:

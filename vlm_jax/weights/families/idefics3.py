@@ -94,7 +94,10 @@ def read(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
     visual = apply(tiles, mask=mask, method="encode_image")
     # Padding within a tile takes part: its tokens are as many as those of any other.
     whole = jnp.broadcast_to(real[:, None], visual.mask.shape)
-    return apply(visual._replace(mask=whole), given["tokens"], method="deal"), given
+    memory = apply(visual._replace(mask=whole), given["tokens"], method="deal")
+    # The reference drops the tiles that fill up: here they come last, and are 0.
+    kept = jnp.where(whole[..., None], visual.tokens, 0)[jnp.argsort(~real, stable=True)]
+    return memory, given | {"image_tokens": kept}
 
 
 def ignored(config: Config) -> tuple[str, ...]:

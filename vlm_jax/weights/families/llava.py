@@ -4,7 +4,7 @@ Llama-type language model.
 
 from typing import Any
 
-from vlm_jax.weights.calls import language, read_picture
+from vlm_jax.weights.calls import language, read_pictures
 from vlm_jax.weights.families import clip, llama
 from vlm_jax.weights.family import (
     Config,
@@ -125,7 +125,7 @@ LLAVA = Family(
     model,
     rules,
     example,
-    calls=language(read_picture),
+    calls=language(read_pictures),
     renames=(
         (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
         (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),

@@ -69,11 +69,20 @@ def read(apply: Any, inputs: Inputs) -> tuple[Features, dict[str, Any]]:
     return apply(jnp.asarray(inputs["features"], jnp.float32), given, method="read"), given
 
 
+CALLS = language(read, states=("decoder", "merged"))
+
+
+def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
+    """logits, and tokens: the states of the last layer before them."""
+    found = CALLS["forward"](apply, inputs, flags)
+    return found | {"tokens": jnp.maximum(found["tokens"], 0)}
+
+
 LSTM_MERGE = Family(
     model,
     rules,
     example,
-    calls=language(read),
+    calls=CALLS | {"forward": forward},
     settle=settle,
     tasks=lambda config: {"captioning": dict(length=36)},
 )

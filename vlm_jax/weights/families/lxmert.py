@@ -185,9 +185,14 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """Answers, of the class that chooses among some."""
-    wanted = kind(config) == "LxmertForQuestionAnswering"
-    return answer_task(config, filled(config)["num_qa_labels"], QUESTION) if wanted else {}
+    """What the class was trained for: answers, masked words, and retrieval by the match alone."""
+    found: dict[str, Any] = {}
+    if kind(config) == "LxmertForPreTraining":
+        found["masked_pretraining"] = dict(length=QUESTION)
+        found["retrieval"] = dict(length=QUESTION, match=dict(), contrast=False)
+    if answers(config):
+        found |= answer_task(config, filled(config)["num_qa_labels"], QUESTION)
+    return found
 
 
 LXMERT = Family(

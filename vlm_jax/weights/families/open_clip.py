@@ -4,7 +4,7 @@ keys and values, vision towers ViT and ModifiedResNet (arXiv:2103.00020, section
 
 from typing import Any
 
-from vlm_jax.weights.calls import Inputs, contrasted, nhwc, text_inputs
+from vlm_jax.weights.calls import Inputs, nhwc, text_inputs, with_tokens
 from vlm_jax.weights.families.resnet import block_rules
 from vlm_jax.weights.family import Config, Family, Shapes, one_of, pair_example, require, square
 from vlm_jax.weights.folder import WeightsError
@@ -268,10 +268,12 @@ def named(inputs: Inputs) -> dict[str, Any]:
 
 
 def contrast(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """Embeddings and their scaled products."""
+    """Embeddings, their scaled products, and the last states of both towers, those of the image
+    without its class token.
+    """
     given = named(inputs)
     visual = apply(nhwc(given["pixel_values"]), method="encode_image")
-    return contrasted(apply, visual, text_inputs(given))
+    return with_tokens(apply, visual, text_inputs(given))
 
 
 def tasks(config: Config) -> dict[str, Any]:

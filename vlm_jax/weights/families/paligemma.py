@@ -2,9 +2,11 @@
 folders, a SigLIP tower and a Gemma or Gemma 2 language model.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, language, read_pictures
@@ -137,6 +139,17 @@ def tasks(config: Config) -> dict[str, Any]:
     return found
 
 
+def agree(config: Config, inputs: Mapping[str, np.ndarray]) -> None:
+    """ValueError for token_type_ids that do not begin with the prompt's."""
+    types = inputs.get("token_type_ids")
+    if types is None:
+        return
+    real = inputs.get("attention_mask", np.ones_like(types)) != 0
+    written = np.maximum.accumulate(real & (types != 0), axis=1)
+    if (written & real & (types == 0)).any():
+        raise ValueError("token_type_ids with a prompt, 0, after what is written, 1")
+
+
 PALIGEMMA = Family(
     model,
     rules,
@@ -145,4 +158,5 @@ PALIGEMMA = Family(
     renames=RENAMES,
     ignored=ignored,
     tasks=tasks,
+    agree=agree,
 )

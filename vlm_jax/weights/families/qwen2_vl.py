@@ -180,7 +180,9 @@ def read(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
     if KINDS[1][0] not in inputs:
         if KINDS[0][0] not in inputs:
             return None, given
-        return apply(see(apply, inputs, *KINDS[0]), given["tokens"], method="deal"), given
+        visual = see(apply, inputs, *KINDS[0])
+        given["image_tokens"] = visual.tokens[0]
+        return apply(visual, given["tokens"], method="deal"), given
     if "mm_token_type_ids" not in inputs:
         raise ValueError("pixel_values_videos needs mm_token_type_ids, which say where videos are")
     token = apply(method=lambda network: network.decoder.image_token)
@@ -190,7 +192,9 @@ def read(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
     for number, kind in enumerate(KINDS, 1):
         if kind[0] in inputs:
             here = types == number
-            own = apply(see(apply, inputs, *kind), jnp.where(here, token, -1), method="deal")
+            visual = see(apply, inputs, *kind)
+            given |= {"image_tokens": visual.tokens[0]} if kind is KINDS[0] else {}
+            own = apply(visual, jnp.where(here, token, -1), method="deal")
             known = (own.tokens, own.places)
             parts = [
                 insert(jnp.zeros((*here.shape, x.shape[-1]), x.dtype), here, x, own.mask) + part
@@ -215,6 +219,7 @@ def generate(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
     if "input_ids" not in inputs:
         return {"tokens": found}
     prompt = jnp.asarray(inputs["input_ids"])
+    prompt = jnp.repeat(prompt, len(found) // len(prompt), axis=0)
     return {"tokens": jnp.concatenate([prompt, found[:, prompt.shape[1] :]], axis=1)}
 
 

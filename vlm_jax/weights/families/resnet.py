@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vlm_jax.weights.calls import Inputs, nhwc
+from vlm_jax.weights.calls import Inputs, convolutional, nhwc
 from vlm_jax.weights.calls import classifies as classified
 from vlm_jax.weights.family import (
     Config,
@@ -117,16 +117,12 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """tokens: the last map [B, C, H, W]; pooled: its mean [B, C, 1, 1]; logits of a classifier."""
-    pixels = inputs["pixel_values"]
-    visual = apply(nhwc(pixels), method="encode_image")
-    batch, size, width = visual.tokens.shape
-    rows, columns = pixels.shape[2:]
-    while rows * columns > size:
-        rows, columns = -(-rows // 2), -(-columns // 2)
-    tokens = visual.tokens.transpose(0, 2, 1).reshape(batch, width, rows, columns)
-    pooled = tokens.mean((2, 3), keepdims=True)
-    found = {"tokens": tokens, "features": tokens, "pooled": pooled}
+    """tokens: the last map [B, C, H, W]; pooled: its mean [B, C, 1, 1]; logits of a classifier; and
+    the outputs of `convolutional`.
+    """
+    visual = apply(nhwc(inputs["pixel_values"]), method="encode_image")
+    found = convolutional(visual, inputs["pixel_values"])
+    found |= {"tokens": found["image_tokens"], "pooled": found["pooled"][:, :, None, None]}
     return found | ({"logits": visual.pooled} if classified(apply) else {})
 
 

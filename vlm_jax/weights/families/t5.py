@@ -10,9 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from vlm_jax.types import Features
-from vlm_jax.weights.calls import Inputs, first_token, language, text_inputs
+from vlm_jax.weights.calls import Inputs, language, text_inputs
 from vlm_jax.weights.family import TWO_TOKENS, TWO_WORDS, Call, Config, Family, activation
 from vlm_jax.weights.folder import WeightsError
+from vlm_jax.weights.generation import first_token
 from vlm_jax.weights.rules import Rule, Rules, attention, dense, norm
 
 DEFAULTS: dict[str, Any] = dict(
@@ -180,7 +181,8 @@ def decoder_tokens(inputs: Inputs) -> dict[str, Any]:
 
 def read(apply: Any, inputs: Inputs) -> tuple[Features | None, dict[str, Any]]:
     """The encoder's states, and the decoder's tokens."""
-    return apply(None, text_inputs(inputs), method="read"), decoder_tokens(inputs)
+    memory = apply(None, text_inputs(inputs), method="read")
+    return memory, decoder_tokens(inputs) | {"text_tokens": memory.tokens}
 
 
 def calls(read: Any) -> dict[str, Call]:

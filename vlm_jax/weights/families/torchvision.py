@@ -10,13 +10,14 @@ import math
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.encoders import resnet as resnets
 from vlm_jax.encoders import vgg as vggs
-from vlm_jax.weights.calls import Inputs, nhwc
+from vlm_jax.weights.calls import Inputs, convolutional, nhwc, observed
 from vlm_jax.weights.families.resnet import block_rules
-from vlm_jax.weights.family import Config, Family, Shapes, one_of, picture
+from vlm_jax.weights.family import Config, Family, Shapes, one_of, picture, require, square
 from vlm_jax.weights.rules import Form, Rules, batch_norm, convolution, dense
 
 ARCHITECTURES: dict[str, tuple[str, int]] = {
@@ -26,6 +27,13 @@ ARCHITECTURES: dict[str, tuple[str, int]] = {
 DEFAULTS: dict[str, Any] = dict(
     num_classes=1000, image_size=224, width=64, fc_width=4096, grid=7, stages=None
 )
+PICTURES: dict[str, Any] = dict(
+    crop_pct=224 / 256,
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+METHODS = {"bilinear": "bilinear", "bicubic": "bicubic"}
 
 
 def filled(config: Config) -> dict[str, Any]:
@@ -134,9 +142,43 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """What the network returns: logits."""
+    """What the network returns, logits; features and pooled before them, and image_tokens, the last
+    map [B, C, H, W], of a VGG after its pooling.
+    """
     pixels = inputs["pixel_values"] if "pixel_values" in inputs else inputs["x"]
-    return {"logits": apply(nhwc(pixels), method="encode_image").pooled}
+    last = apply(method=_last_convolution)
+    if last is None:
+        visual = apply(nhwc(pixels), method="encode_image")
+        return convolutional(visual, pixels) | {"logits": visual.pooled}
+    visual, x = observed(apply, ("vision", last), nhwc(pixels), method="encode_image")
+    batch, rows, columns, width = x.shape
+    whole = jnp.maximum(x, 0)[:, : rows // 2 * 2, : columns // 2 * 2]
+    blocks = whole.reshape(batch, rows // 2, 2, columns // 2, 2, width)
+    image = blocks.max((2, 4)).transpose(0, 3, 1, 2)
+    vector = visual.tokens[:, 0] if visual.tokens.shape[1] == 1 else visual.pooled
+    found = {"features": vector, "features:map": image, "image_tokens": image}
+    return found | {"pooled": vector, "logits": visual.pooled}
+
+
+def _last_convolution(model: Any) -> str | None:
+    """The name of a VGG's last layer before its last pooling, None for a ResNet."""
+    if not isinstance(model.vision, vggs.VGG):
+        return None
+    return f"block5_conv{vggs.CONVOLUTIONS[model.vision.depth][-1]}"
+
+
+def pictures(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How pictures are read where no preprocessor's file says: by timm's pretrained_cfg, or else as
+    torchvision's classifiers are evaluated, the middle of a picture 8/7 as large.
+    """
+    given = PICTURES | dict(config.get("pretrained_cfg") or {})
+    require(given, crop_mode="center")
+    size = given.get("input_size") or (3, *[filled(config)["image_size"]] * 2)
+    method = one_of(given, "interpolation", METHODS)
+    side = square(dict(input_size=size[1:]), "input_size")
+    shortest = math.floor(side / given["crop_pct"])
+    reader = dict(size=side, fit="round_crop", shortest=shortest, method=method)
+    return reader, dict(image_mean=tuple(given["mean"]), image_std=tuple(given["std"]))
 
 
 TORCHVISION = Family(
@@ -146,4 +188,5 @@ TORCHVISION = Family(
     calls={"forward": forward},
     ignored=(r".*\.num_batches_tracked",),
     settle=settled,
+    pictures=pictures,
 )

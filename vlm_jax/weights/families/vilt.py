@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vlm_jax.weights.calls import Inputs, nhwc
+from vlm_jax.weights.calls import UNNORMED, Inputs, nhwc, observed
 from vlm_jax.weights.families import bert
 from vlm_jax.weights.family import (
     TWO_WORDS,
@@ -26,7 +26,7 @@ from vlm_jax.weights.family import (
     square,
 )
 from vlm_jax.weights.fused_calls import match as match_of
-from vlm_jax.weights.fused_calls import named, text_first, typed_inputs
+from vlm_jax.weights.fused_calls import named, typed_inputs
 from vlm_jax.weights.rules import Form, Rule, Rules, attention, dense, norm, patches, reshaped
 
 DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(
@@ -171,7 +171,9 @@ def patch_mask(mask: Any, rows: int, columns: int) -> Any:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
-    """Tokens, the text's before the image's, pooled and logits."""
+    """Tokens, the text's before the image's, pooled and logits. Of the image's tokens those of
+    padding come last, and are 0.
+    """
     pixels = nhwc(inputs["pixel_values"])
     mask = inputs.get("pixel_mask")
     given: dict[str, Any] = {}
@@ -181,15 +183,32 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
         given["mask"] = patch_mask(jnp.asarray(mask), rows, columns)
     visual = apply(pixels, method="encode_image", **given)
     words = typed_inputs(inputs)
-    found = named(apply(visual, words, method="understand"))
-    return text_first(found, words["text"].shape[1], names=("tokens",))
+    path = ("fusion", "transformer", UNNORMED)
+    found, before = observed(apply, path, visual, words, method="understand")
+    found, length = named(found), words["text"].shape[1]
+    tokens, before = (real_first(x, visual.mask) for x in (found["tokens"], before))
+    states = dict(text_tokens=tokens[:, :length], image_tokens=tokens[:, length:])
+    return found | states | {"tokens": tokens, "tokens:unnormed": before}
+
+
+def real_first(tokens: Any, mask: Any) -> Any:
+    """Image and text [B, S + T, D] as text and image, of which the real tokens come first and the
+    others are 0. mask: bool[B, S].
+    """
+    count = mask.shape[1]
+    order = jnp.argsort(~mask, axis=1, stable=True)[..., None]
+    image = jnp.where(mask[..., None], tokens[:, :count], 0)
+    return jnp.concatenate([tokens[:, count:], jnp.take_along_axis(image, order, axis=1)], axis=1)
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """Answers, of the class that chooses among some."""
-    if kind(config) != "ViltForQuestionAnswering":
-        return {}
-    return answer_task(config, labels(config), filled(config)["max_position_embeddings"])
+    """Answers, of the class that chooses among some, or retrieval by the match alone."""
+    length = filled(config)["max_position_embeddings"]
+    if kind(config) == "ViltForImageAndTextRetrieval":
+        return {"retrieval": dict(length=length, match=dict(), contrast=False)}
+    if kind(config) == "ViltForQuestionAnswering":
+        return answer_task(config, labels(config), length)
+    return {}
 
 
 VILT = Family(
@@ -200,4 +219,5 @@ VILT = Family(
     renames=(*bert.RENAMES, (r"^mlm_score\.bias$", "mlm_score.decoder.bias")),
     ignored=(*bert.BUFFERS, r"mlm_score\.decoder\.weight"),
     tasks=tasks,
+    unordered=("tokens", "image_tokens"),
 )

@@ -104,9 +104,14 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """Answers, of the class that chooses among some."""
-    wanted = kind(config) == "VisualBertForQuestionAnswering"
-    return answer_task(config, labels(config), QUESTION) if wanted else {}
+    """Answers, of the class that chooses among some, or masked words and whether two captions are
+    of the picture, for which the first score speaks.
+    """
+    wanted = kind(config)
+    if wanted == "VisualBertForPreTraining":
+        return {"masked_pretraining": dict(length=QUESTION, match_class=0)}
+    answers = wanted == "VisualBertForQuestionAnswering"
+    return answer_task(config, labels(config), QUESTION) if answers else {}
 
 
 VISUAL_BERT = Family(

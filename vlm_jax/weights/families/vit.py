@@ -5,7 +5,7 @@ Other families read their ViT with `vision_fields` and `vision_rules`.
 
 from typing import Any
 
-from vlm_jax.weights.calls import Inputs, nhwc
+from vlm_jax.weights.calls import UNNORMED, Inputs, nhwc, observed
 from vlm_jax.weights.calls import classifies as classified
 from vlm_jax.weights.families.clip import stack_fields
 from vlm_jax.weights.family import (
@@ -142,9 +142,14 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """tokens, class token first, and a classifier's logits or else pooled."""
-    visual = apply(nhwc(inputs["pixel_values"]), method="encode_image")
-    return {"tokens": visual.tokens, "logits" if classified(apply) else "pooled": visual.pooled}
+    """tokens, class token first, features and pooled, and a classifier's logits."""
+    path, pixels = ("vision", "transformer", UNNORMED), nhwc(inputs["pixel_values"])
+    visual, before = observed(apply, path, pixels, method="encode_image")
+    found = {"tokens": visual.tokens, "tokens:unnormed": before, "image_tokens": visual.tokens}
+    if not classified(apply):
+        return found | {"pooled": visual.pooled, "features": visual.pooled}
+    first = visual.tokens[:, 0]
+    return found | {"logits": visual.pooled, "pooled": first, "features": first}
 
 
 VIT = Family(
