@@ -11,6 +11,7 @@ import pytest
 from configs import common
 from vlm_jax import experiment, train, trees, workdir
 from vlm_jax.data import pipeline
+from vlm_jax.data.sources import SOURCES, make_source
 from vlm_jax.step import initial_state
 from vlm_jax.weights.families import FAMILIES
 
@@ -41,6 +42,33 @@ def test_full_config_says_how_to_run_it_and_has_known_keys(name):
     assert f"--config=configs/{name}" in (FOLDER / name).read_text()
 
 
+class Detected:
+    """The built-in scenes as a detector might have read them: noise for the features of regions."""
+
+    name = "detected"
+
+    def __init__(self, split, length=64, captions=1, questions=2):
+        options = dict(length=length, captions=captions, questions=questions)
+        self.scenes = make_source(common.scenes(split, **options))
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        noise = np.random.default_rng(index).normal(size=(5, 2048))
+        return {**self.scenes[index], "image": noise.astype(np.float32)}
+
+
+@pytest.mark.parametrize("name", ["pretraining/visualbert.py", "vqa/visualbert.py"])
+def test_smoke_of_detected_regions(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(SOURCES, "detected", Detected)
+    config = load(name, "regions=5,smoke")
+    for data in (config["data"]["train"], config["evals"]["val"]["data"]):
+        data["name"] = "detected"
+    metrics = train.train(config, tmp_path)
+    assert all(np.isfinite(value) for key, value in metrics.items() if "masked" not in key)
+
+
 def parameters(name, arg=None, image=None):
     """Parameter shapes of a config at full size, on the built-in data, or on an image of this
     shape.
@@ -65,10 +93,14 @@ def parameters(name, arg=None, image=None):
 REGIONS = (36, 2052)
 """Shape of an image that a detector has read: features and a box for each region."""
 
+SEEN = {"regions": REGIONS, "regions=36": (36, 2048), "regions=100": (100, 2048)}
+"""The same by a config's argument; without boxes for VisualBERT."""
+
 COUNTS = (
     ("captioning/blip.py", None, 223_971_644),
     ("captioning/blip2.py", None, 3_744_679_936),
     ("captioning/blip2.py", "rows=50304", 3_744_761_856),
+    ("captioning/blip2.py", "t5", 3_942_446_592),
     ("captioning/cappa.py", None, 191_668_736),
     ("captioning/cappa.py", "parallel", 191_669_504),
     ("captioning/cappa.py", "parallel,large", 469_495_040),
@@ -80,12 +112,21 @@ COUNTS = (
     ("captioning/coca.py", "paper", 386_605_057),
     ("captioning/flamingo.py", None, 8_929_679_632),
     ("captioning/git.py", None, 176_619_066),
+    ("captioning/git.py", "large", 394_196_026),
     ("captioning/paligemma2.py", None, 3_032_242_416),
     ("captioning/paligemma2.py", "res=448", 3_033_127_152),
     ("captioning/paligemma2.py", "large", 9_662_638_832),
+    ("pretraining/visualbert.py", "regions=36", 112_074_812),
+    ("retrieval/align.py", None, 134_792_513),
+    ("retrieval/align.py", "efficientnet", 122_518_529),
+    ("retrieval/align.py", "large", 360_616_001),
     ("retrieval/blip.py", None, 223_744_259),
+    ("retrieval/blip2.py", None, 1_172_032_259),
     ("retrieval/clip.py", None, 151_277_313),
+    ("retrieval/clip.py", "patch=16", 149_620_737),
     ("retrieval/clip.py", "large", 427_616_513),
+    ("retrieval/clip.py", "large,res=336", 427_944_193),
+    ("retrieval/clip.py", "rn50", 102_007_137),
     ("retrieval/lit_kit.py", None, 26_427_905),
     ("retrieval/siglip.py", None, 203_155_970),
     ("retrieval/siglip.py", "so400m", 877_960_498),
@@ -93,11 +134,15 @@ COUNTS = (
     ("retrieval/siglip2.py", "so400m", 1_136_008_498),
     ("retrieval/siglip2.py", "naflex", 375_234_050),
     ("retrieval/siglip2.py", "so400m,naflex", 1_135_670_962),
+    ("retrieval/vilt.py", None, 111_595_777),
     ("text_to_image/tokenizer_vq.py", "paper", 72_141_699),
     ("text_to_image/tokenizer_vq.py", "paper,codes=16384", 76_073_859),
     ("video/git_video.py", None, 176_623_674),
     ("vqa/blip.py", None, 361_230_140),
     ("vqa/blip2.py", None, 3_744_679_936),
+    ("vqa/blip2.py", "t5", 3_942_446_592),
+    ("vqa/git.py", None, 176_619_066),
+    ("vqa/git.py", "res=480", 177_159_738),
     ("vqa/gemma3.py", None, 4_300_079_472),
     ("vqa/llava.py", None, 7_063_427_072),
     ("vqa/llava.py", "rows=32000", 7_062_902_784),
@@ -108,16 +153,17 @@ COUNTS = (
     ("vqa/qwen2_vl.py", None, 2_208_985_600),
     ("vqa/smolvlm.py", None, 256_484_928),
     ("vqa/vilt.py", None, 117_588_537),
+    ("vqa/visualbert.py", "regions=100", 113_856_825),
 )
-"""Config, argument and parameters: those of the published network but for CoCa as in the paper,
-which nobody published, and the temperature of BLIP's contrast, which its folders leave out.
+"""Config, argument and parameters: those of the published network but for CoCa as in the paper and
+ALIGN with smaller towers, which nobody published, and the temperature of the contrast of BLIP and
+BLIP-2, which their folders leave out.
 """
 
 
 @pytest.mark.parametrize(("name", "arg", "count"), COUNTS)
 def test_a_full_config_has_the_published_number_of_parameters(name, arg, count):
-    image = REGIONS if arg == "regions" else None
-    assert trees.count_parameters(parameters(name, arg, image)) == count
+    assert trees.count_parameters(parameters(name, arg, SEEN.get(arg or ""))) == count
     assert f"{count:,}" in (FOLDER / name).read_text()
 
 
@@ -125,13 +171,20 @@ def test_a_full_config_has_the_published_number_of_parameters(name, arg, count):
     ("name", "family", "published", "arg"),
     [
         ("retrieval/blip.py", "blip", {"architectures": ["BlipForImageTextRetrieval"]}, None),
+        ("retrieval/vilt.py", "vilt", {"architectures": ["ViltForMaskedLM"]}, None),
+        (
+            "vqa/visualbert.py",
+            "visual_bert",
+            {"architectures": ["VisualBertForPreTraining"], "visual_embedding_dim": 2048},
+            "regions=100",
+        ),
         ("vqa/lxmert.py", "lxmert", {"architectures": ["LxmertForPreTraining"]}, "regions"),
         ("vqa/vilt.py", "vilt", {"architectures": ["ViltForMaskedLM"]}, None),
     ],
 )
 def test_all_but_what_is_skipped_comes_from_the_folder(name, family, published, arg):
     skip = load(name, ",".join(filter(None, [arg, "folder=PATH"])))["init"]["skip"]
-    ours = set(trees.flatten(parameters(name, arg, REGIONS if arg == "regions" else None)))
+    ours = set(trees.flatten(parameters(name, arg, SEEN.get(arg or ""))))
     rules = FAMILIES[family].rules(published)
     theirs = {path for rule in rules for path in rule.paths}
     skipped = {path for pattern in skip for path in trees.select(pattern, ours | theirs, "skip")}

@@ -146,12 +146,7 @@ def compare_gradients(
         (pick(found, name) * torch.from_numpy(weights(name, pick(found, name).shape))).sum()
         for name in names
     )
-    reference.zero_grad()
-    total.backward()
-    theirs = {
-        name: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy()
-        for name, p in reference.named_parameters()
-    }
+    theirs = gradients_of(reference, total)
 
     def loss(params, inputs):
         variables = {**loaded.variables, "params": params}
@@ -160,14 +155,53 @@ def compare_gradients(
         return sum(jnp.sum(outs[name] * weights(name, outs[name].shape)) for name in names)
 
     ours = jax.device_get(jax.jit(jax.grad(loss))(loaded.variables["params"], inputs))
-    buffers = {name: b.numpy() for name, b in reference.named_buffers()}
-    translated = translate(loaded, theirs | buffers)["params"]
+    compare_trees(ours, translate(loaded, theirs)["params"], atol)
+
+
+def check_loss(reference: Any, inputs: dict[str, np.ndarray], folder: Path, ours: Any, theirs: Any):
+    """The reference's own loss and its gradients for every parameter, against ours.
+
+    ours: (apply, inputs, forward) -> f32[B], of which the mean is the loss; forward: the family's
+    call, (apply, inputs) -> outputs. theirs: (model, inputs) -> the loss.
+    """
+    reference.save_pretrained(folder)
+    loaded = read_folder(folder)
+    expected = theirs(reference, tensors_of(inputs))
+    assert abs(expected.item()) > 0.1
+    forward = lambda apply, given: loaded.family.calls["forward"](apply, given, {})
+
+    def loss(params, inputs):
+        variables = {**loaded.variables, "params": params}
+        apply = lambda *args, **options: loaded.model.apply(variables, *args, **options)
+        return jnp.mean(ours(apply, inputs, forward))
+
+    program = jax.jit(jax.value_and_grad(loss))
+    value, found = jax.device_get(program(loaded.variables["params"], inputs))
+    compare({"loss": value[None]}, {"loss": expected.detach().numpy()[None]}, 1e-5)
+    own = translate(loaded, gradients_of(reference, expected))["params"]
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(own))
+    compare_trees(found, own, 1e-4, least=max(0.01, largest / 100))
+
+
+def gradients_of(reference: Any, total: torch.Tensor) -> dict[str, np.ndarray]:
+    """Gradients of a sum by the names of parameters, and the buffers."""
+    reference.zero_grad()
+    total.backward()
+    found = {
+        name: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy()
+        for name, p in reference.named_parameters()
+    }
+    return found | {name: b.numpy() for name, b in reference.named_buffers()}
+
+
+def compare_trees(ours: Any, theirs: Any, atol: float, least: float = 1.0) -> None:
+    """Every leaf relative to its largest entry, or to `least` where that is larger."""
     for (path, mine), (_, other) in zip(
         jax.tree_util.tree_leaves_with_path(ours),
-        jax.tree_util.tree_leaves_with_path(translated),
+        jax.tree_util.tree_leaves_with_path(theirs),
         strict=True,
     ):
-        scale = max(1.0, float(np.abs(other).max()))
+        scale = max(least, float(np.abs(other).max()))
         message = jax.tree_util.keystr(path)
         np.testing.assert_allclose(mine / scale, other / scale, atol=atol, rtol=0, err_msg=message)
 

@@ -27,6 +27,15 @@ CASES = {
         | dict(num_hidden_layers=3, image_size=24),
         dict(scale_factor=2, image_token_id=58),
     ),
+    "idefics3, tied, biases, blocks of nine": (
+        (Idefics3Config, Idefics3VisionConfig, Idefics3ForConditionalGeneration),
+        dict(hidden_size=18, num_attention_heads=6, num_key_value_heads=2, head_dim=4)
+        | dict(intermediate_size=14, num_hidden_layers=3, attention_bias=True, mlp_bias=True)
+        | dict(hidden_act="gelu", rope_parameters=dict(rope_type="default", rope_theta=99.0)),
+        dict(hidden_size=10, num_attention_heads=5, intermediate_size=6, patch_size=5)
+        | dict(num_hidden_layers=1, image_size=30, hidden_act="relu"),
+        dict(scale_factor=3, image_token_id=54, tie_word_embeddings=True),
+    ),
     "smolvlm, tied, an image token beyond the vocabulary": (
         (SmolVLMConfig, SmolVLMVisionConfig, SmolVLMForConditionalGeneration),
         dict(hidden_size=12, num_attention_heads=3, num_key_value_heads=1, head_dim=8)
@@ -34,6 +43,14 @@ CASES = {
         dict(hidden_size=16, num_attention_heads=2, intermediate_size=28, patch_size=8)
         | dict(num_hidden_layers=2, image_size=48, hidden_act="gelu", layer_norm_eps=1e-3),
         dict(scale_factor=3, image_token_id=59, tie_word_embeddings=True),
+    ),
+    "smolvlm, blocks of sixteen": (
+        (SmolVLMConfig, SmolVLMVisionConfig, SmolVLMForConditionalGeneration),
+        dict(hidden_size=16, num_attention_heads=8, num_key_value_heads=2, rms_norm_eps=1e-3)
+        | dict(intermediate_size=12, num_hidden_layers=1),
+        dict(hidden_size=12, num_attention_heads=1, intermediate_size=16, patch_size=6)
+        | dict(num_hidden_layers=3, image_size=48, hidden_act="quick_gelu"),
+        dict(scale_factor=4, image_token_id=58),
     ),
 }
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.weights import parity
 from vlm_jax.weights import convert
@@ -83,6 +84,39 @@ def test_merge_captioner(vocab, features, width, tmp_path):
     write_folder(loaded, tmp_path / "out")
     again = parity.read_folder(tmp_path / "out")
     jax.tree.map(np.testing.assert_array_equal, again.variables, loaded.variables)
+    with jax.numpy_rank_promotion("allow"):
+        fresh = reloaded(network(vocab, features, width), tmp_path / "out")
+        chances = fresh([np.tile(inputs["features"], (LENGTH, 1)), prefixes(tokens)])
+        np.testing.assert_array_equal(chances, reference_chances(expected))
+        written = greedy(fresh, inputs["features"], start=1, end=2)
+    flags = dict(max_new_tokens=LENGTH - 1, eos_token_id=2, pad_token_id=0)
+    start = dict(features=inputs["features"], input_ids=np.full((3, 1), 1))
+    np.testing.assert_array_equal(again.call("generate", start, flags)["tokens"], written)
+
+
+def reference_chances(chances) -> np.ndarray:
+    """[B, T, V] in the order of `prefixes`."""
+    return np.asarray(chances).transpose(1, 0, 2).reshape(-1, chances.shape[-1])
+
+
+def reloaded(model, folder):
+    """A Keras model, made anew, with the tensors of an exported folder by their names."""
+    tensors = load_file(folder / "model.safetensors")
+    assert tensors.keys() == {variable.path for variable in model.weights}
+    for variable in model.weights:
+        variable.assign(tensors[variable.path])
+    return model
+
+
+def greedy(model, features, start: int, end: int) -> np.ndarray:
+    """The likeliest word after word, by Keras alone; 0 after the end."""
+    words = np.full((len(features), 1), start)
+    for _ in range(LENGTH - 1):
+        padded = np.pad(words, ((0, 0), (LENGTH - words.shape[1], 0)))
+        following = np.argmax(model([np.asarray(features), padded]), axis=-1)
+        ended = np.any(words == end, axis=1)
+        words = np.concatenate([words, np.where(ended, 0, following)[:, None]], axis=1)
+    return words
 
 
 def test_count():

@@ -39,6 +39,15 @@ CASES = {
         vision_cfg=dict(width=8, layers=[1, 2, 1, 1], head_width=32, image_size=64),
         text_cfg=TEXT | dict(width=16, layers=2, heads=4, pool_type="eos", eos_id=49),
     ),
+    "ModifiedResNet, wide heads, logit bias": dict(
+        embed_dim=7,
+        init_logit_bias=-2.0,
+        quick_gelu=True,
+        custom_text=True,
+        vision_cfg=dict(width=6, layers=[2, 1, 3, 1], head_width=96, image_size=96),
+        text_cfg=TEXT
+        | dict(width=12, layers=1, heads=6, mlp_ratio=1.7, norm_kwargs=dict(eps=1e-3)),
+    ),
 }
 
 

@@ -29,7 +29,9 @@ def test_opt(case, tmp_path):
     mask = np.ones((2, 9), np.int64)
     mask[1, 6:] = 0
     inputs = dict(input_ids=parity.tokens(2, 9, 50), attention_mask=mask)
-    parity.check(model, inputs, tmp_path, where={"logits": mask})
+    prompt = inputs | dict(attention_mask=mask[:, ::-1].copy())  # what is padded, on the left
+    writes = prompt if case == "usual" else None
+    parity.check(model, inputs, tmp_path, where={"logits": mask}, writes=writes)
 
 
 def test_names_without_the_first_prefix():

@@ -24,6 +24,15 @@ CASES = {
         | dict(num_hidden_layers=3, image_size=30),
         dict(image_token_index=58),
     ),
+    "1, three queries a key, untied, the tower's head": (
+        GemmaConfig,
+        dict(hidden_size=12, num_attention_heads=6, num_key_value_heads=2, head_dim=10)
+        | dict(intermediate_size=18, num_hidden_layers=3, attention_bias=True, rms_norm_eps=1e-3)
+        | dict(rope_parameters=dict(rope_type="default", rope_theta=70.0)),
+        dict(hidden_size=15, num_attention_heads=5, intermediate_size=8, patch_size=6)
+        | dict(num_hidden_layers=1, image_size=12, hidden_act="relu", vision_use_head=True),
+        dict(image_token_index=54, tie_word_embeddings=False),
+    ),
     "2, an image token beyond the vocabulary": (
         Gemma2Config,
         dict(hidden_size=12, num_attention_heads=2, num_key_value_heads=2, head_dim=8)
@@ -33,14 +42,26 @@ CASES = {
         | dict(num_hidden_layers=2, image_size=32, hidden_act="gelu", layer_norm_eps=1e-3),
         dict(image_token_index=60, vocab_size=60),
     ),
+    "2, global layers first, no caps, untied": (
+        Gemma2Config,
+        dict(hidden_size=18, num_attention_heads=3, num_key_value_heads=1, head_dim=4)
+        | dict(intermediate_size=10, num_hidden_layers=5, sliding_window=4, rms_norm_eps=1e-3)
+        | dict(layer_types=["full_attention"] * 2 + ["sliding_attention"] * 3)
+        | dict(attn_logit_softcapping=None, final_logit_softcapping=None),
+        dict(hidden_size=8, num_attention_heads=4, intermediate_size=12, patch_size=9)
+        | dict(num_hidden_layers=3, image_size=19, hidden_act="quick_gelu"),
+        dict(image_token_index=58, tie_word_embeddings=False),
+    ),
 }
+
+WRITING = ("1", "2, an image token beyond the vocabulary")
 
 
 def build(case):
     kind, text, vision, other = CASES[case]
     config = PaliGemmaConfig(
         text_config=kind(**SMALL, **text).to_dict(),
-        vision_config=SiglipVisionConfig(**vision, vision_use_head=False).to_dict(),
+        vision_config=SiglipVisionConfig(**dict(vision_use_head=False) | vision).to_dict(),
         projection_dim=text["hidden_size"],
         **other,
     )
@@ -63,9 +84,9 @@ def texts(model, images_per_row=1):
 @pytest.mark.parametrize("case", CASES)
 def test_paligemma(case, tmp_path):
     model = build(case)
-    inputs = texts(model, images_per_row=1 if case == "1" else 2)
+    inputs = texts(model, images_per_row=2 if "beyond" in case else 1)
     prompt = inputs | dict(token_type_ids=np.zeros_like(inputs["token_type_ids"]))
-    parity.check(model, inputs, tmp_path, writes=prompt if case == "1" else None)
+    parity.check(model, inputs, tmp_path, writes=prompt if case in WRITING else None)
     names = set(open_tensors(tmp_path / "exported"))
     assert names >= {
         "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight",
@@ -75,7 +96,7 @@ def test_paligemma(case, tmp_path):
     loaded = read_folder(tmp_path / "exported")
     # Without token types the reference's default attention cares whether anything is padding.
     del inputs["token_type_ids"]
-    for padded in (0, 2) if case == "1" else (0,):
+    for padded in (0, 2) if case[0] == "1" else (0,):
         inputs["attention_mask"][0, :padded] = 0
         expected = parity.outputs(model, inputs, lambda m, i: m(**i), ("logits",))["logits"]
         found = parity.run(loaded, "forward", inputs)["logits"]
