@@ -70,10 +70,9 @@ def test_map_tokens_are_in_row_major_order():
 
 def test_an_image_does_not_depend_on_its_neighbours(randomise):
     x, network = images(3), VGG(16, features="fc2", **TINY)
-    variables = randomise(network, x)
+    variables = randomise(network, x, scale=0.3)  # at 0.4 rounding alone is beyond 1e-5
     together, alone = apply(network, variables, x), apply(network, variables, x[1:2])
-    scale = float(np.abs(alone.pooled).max())  # some 50: a unit in the last place is 4e-6
-    np.testing.assert_allclose(together.pooled[1:2] / scale, alone.pooled / scale, atol=1e-6)
+    np.testing.assert_allclose(together.pooled[1:2], alone.pooled, atol=1e-5)
 
 
 def test_dropout_acts_in_training_only(randomise):
