@@ -1,6 +1,5 @@
 """The tokenizer of a published checkpoint folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tokenizers import AddedToken, processors
 from vlm_jax.tokenizers.classes import CLASSES, MODEL_TYPES, Class
 from vlm_jax.tokenizers.sentencepiece import CONTROL, USER_DEFINED, read_pieces
 from vlm_jax.tokenizers.tokenizer import Tokenizer
+from vlm_jax.weights.folder import read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Keys of special tokens in the order in which those that the vocabulary lacks get their ids."""
@@ -53,22 +53,9 @@ def read_tokenizer(folder: str | Path, ends: Sequence[int] | None = None) -> Tok
     return Tokenizer(model.to_str(), _roles(options), ends)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; {} without the file. ValueError naming the file if it holds something else."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not an object")
-    return content
-
-
 def _options(folder: Path) -> dict[str, Any]:
     """What special_tokens_map.json and tokenizer_config.json say."""
-    return _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    return read_json(folder, "special_tokens_map.json") | read_json(folder, "tokenizer_config.json")
 
 
 def _roles(options: Mapping[str, Any]) -> dict[str, str]:
@@ -83,7 +70,7 @@ def _roles(options: Mapping[str, Any]) -> dict[str, str]:
 
 def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[Path]]:
     """The class that a folder names, or that its config.json means, and its files."""
-    config = _json(folder / "config.json")
+    config = read_json(folder, "config.json")
     sections = [config, dict(config.get("text_config") or {})]
     named = [part.get("tokenizer_class") for part in (options, *sections)]
     names = [str(name).removesuffix("Fast") for name in named if name]
@@ -127,7 +114,7 @@ def _added(folder: Path, options: Mapping[str, Any], special: set[str]) -> dict[
         return {int(index): _token(token) for index, token in listed.items()}
     return {
         index: AddedToken(text, special=text in special, normalized=text not in special)
-        for text, index in _json(folder / "added_tokens.json").items()
+        for text, index in read_json(folder, "added_tokens.json").items()
     }
 
 

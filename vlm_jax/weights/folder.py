@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -165,7 +165,9 @@ def read_npz(path: Path) -> Arrays:
     except (OSError, ValueError, BadZipFile) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
     half = np.dtype("V2")
-    return Arrays({n: x.view(jnp.bfloat16) if x.dtype == half else x for n, x in arrays.items()})
+    return Arrays(
+        {n: x.view(ml_dtypes.bfloat16) if x.dtype == half else x for n, x in arrays.items()}
+    )
 
 
 def _weight_map(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
