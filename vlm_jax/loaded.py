@@ -9,9 +9,8 @@ import numpy as np
 from vlm_jax import ranking, sharding
 from vlm_jax.data import in_memory
 from vlm_jax.data.schema import DataError, Source
-from vlm_jax.data.text import encoder_text
-from vlm_jax.decode import round_up
 from vlm_jax.evaluate import Run
+from vlm_jax.tasks.completion import reader
 
 if TYPE_CHECKING:
     from vlm_jax.chat import Chat
@@ -239,11 +238,8 @@ class Model:
 
     def _reader(self, texts: Sequence[str]) -> Any:
         """Reads any of these texts as the text encoder does, all at one length."""
-        tokenizer = self.run.experiment.tokenizer
-        framed = len(tokenizer.before) + len(tokenizer.after)
-        longest = max((len(tokenizer.encode(text)) for text in texts), default=0) + framed
-        most = getattr(self.run.experiment.model.text, "max_length", longest)
-        return lambda text: encoder_text(tokenizer, text, min(round_up(longest), most))
+        most = getattr(self.run.experiment.model.text, "max_length", None)
+        return reader(self.run.experiment.tokenizer, texts, most)
 
     def embed_text(self, text: str | list[str]) -> np.ndarray:
         """Unit vectors f32[n, E] of texts ([E] for a single one)."""

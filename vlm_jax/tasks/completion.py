@@ -1,6 +1,6 @@
 """Completion: text alone, learned token by token and gone on with; scored by perplexity."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -90,15 +90,13 @@ class Completion:
                 f"{most}: shorten the text, or set length"
             )
         size = min(round_up(longest), most - (length - 1))
-        framed = len(tokenizer.before) + len(tokenizer.after)
-        read = round_up(max((len(tokenizer.encode(text)) for text in texts), default=0) + framed)
+        read = reader(tokenizer, texts) if self.encoded else None
 
         def asked(example: Any) -> Arrays:
             ids = given[example["position"]]
             tokens, mask = pad(ids, size, tokenizer.pad)
             arrays = {"tokens": tokens, "tokens_mask": mask, "prefix": np.int32(len(self._first))}
-            question = encoder_text(tokenizer, example["captions"][0], read)
-            return arrays | (question if self.encoded else {})
+            return arrays | ({} if read is None else read(example["captions"][0]))
 
         found = dict(run.write_tokens(texts_alone(texts), asked, length, **options))
         known = [[] if self.encoded else ids for ids in given]
@@ -148,6 +146,18 @@ class Completion:
         """The example with each of its texts alone."""
         key = "questions" if self.encoded else "captions"
         return [{**example, key: [text]} for text in example[key]]
+
+
+def reader(
+    tokenizer: Tokenizer, texts: Sequence[str], most: int | None = None
+) -> Callable[[str], Arrays]:
+    """Reads any of these texts as a text encoder does, all at one length that holds the longest,
+    at most `most`.
+    """
+    framed = len(tokenizer.before) + len(tokenizer.after)
+    longest = max((len(tokenizer.encode(text)) for text in texts), default=0) + framed
+    length = round_up(longest) if most is None else min(round_up(longest), most)
+    return lambda text: encoder_text(tokenizer, text, length)
 
 
 def _trimmed(rows: list[Arrays]) -> list[Arrays]:

@@ -26,18 +26,23 @@ SET_FLAGS = (
 )
 """Flags that become something else of a `Search`."""
 
-PASSIVE_FLAGS: dict[str, tuple | None] = {
+UNSEEN = dict.fromkeys(
+    ("use_cache", "interpolate_pos_encoding", "output_attentions", "output_hidden_states")
+)
+"""Flags of any call that change nothing that is compared, whatever their values."""
+
+PASSIVE_FLAGS: dict[str, tuple | None] = UNSEEN | {
     "do_sample": (False,),
-    "use_cache": None,
     "return_dict_in_generate": None,
-    "interpolate_pos_encoding": None,
     "num_beam_groups": (1,),
     "diversity_penalty": (0.0,),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
     "remove_invalid_values": (False,),
     "renormalize_logits": (False,),
-} | dict.fromkeys(("output_attentions", "output_hidden_states", "output_scores", "output_logits"))
+    "output_scores": None,
+    "output_logits": None,
+}
 """Flags that change nothing, and the values for which that is so (None: any)."""
 
 DRAWING_FLAGS = ("temperature", "top_k", "top_p", "min_p", "typical_p")

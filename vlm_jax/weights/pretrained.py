@@ -26,21 +26,15 @@ from vlm_jax.weights.folder import (
     read_config,
     read_json,
 )
-from vlm_jax.weights.generation import folder_flags
+from vlm_jax.weights.generation import UNSEEN, folder_flags
 
 SAID_AGAIN = ("mm_token_type_ids", "token_type_ids")
 """Arguments that processors add to every call. One that does not read them may be given them if
 they say what the token ids say, too: see `Pretrained._said_again`.
 """
 
-PASSIVE: dict[str, tuple | None] = dict(
-    return_dict=None,
-    output_attentions=None,
-    output_hidden_states=None,
-    use_cache=None,
-    interpolate_pos_encoding=None,
-    return_loss=(False,),
-    logits_to_keep=(0,),
+PASSIVE: Mapping[str, tuple | None] = UNSEEN | dict(
+    return_dict=None, return_loss=(False,), logits_to_keep=(0,)
 )
 """Flags that no call needs to read, for these values (None: any) change nothing that is compared.
 """
