@@ -15,32 +15,14 @@ proportions; RandAugment leaves out what moves things. Without a folder the mode
 and no number is expected.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
-from configs.vqa.vilt import TINY
+from configs.vqa.vilt import fine_tuned
 
 
 def get_config(arg=None):
     """Arguments: folder, a published checkpoint to start from; smoke."""
     arg = common.parse_arg(arg, folder="", smoke=False)
-    config = ConfigDict()
-    config.seed = 0
-    config.batch_size = 256
-    config.total_epochs = 10
-    described = dict(architectures=["ViltForImageAndTextRetrieval"], image_size=384, patch_size=32)
-    config.model = common.published("vilt", described | (TINY if arg.smoke else {}))
+    config = fine_tuned(arg, "ViltForImageAndTextRetrieval", common.coco("train"))
     config.tasks = dict(retrieval=dict(length=40, match=dict(), contrast=False))
-    config.data = dict(
-        train=common.coco("train"),
-        image=dict(size=32 if arg.smoke else 384),
-        augment=dict(randaugment=2, magnitude=9.0),
-        tokenizer=dict(name="wordpiece", size=30_522),
-    )
-    if arg.folder:
-        config.init = dict(workdir=arg.folder, skip=["classify_head", "reconstruct_head"])
-        config.data.tokenizer = dict(name="published", folder=arg.folder)
     config.evals = dict(val=dict(task="retrieval", data=common.coco("val")))
-    config.optimizer = common.adamw(1e-4, multipliers=[("classify_head", 10.0)], clip_norm=None)
-    config.schedule = dict(name="linear", warmup_percent=10)
     return common.shrink(config) if arg.smoke else config

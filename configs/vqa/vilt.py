@@ -23,16 +23,25 @@ TINY |= dict(vocab_size=512, image_size=32, patch_size=8)
 def get_config(arg=None):
     """Arguments: folder, a published checkpoint to start from; smoke."""
     arg = common.parse_arg(arg, folder="", smoke=False)
+    config = fine_tuned(arg, "ViltForQuestionAnswering", common.vqav2("train"))
+    del config.model.classify["classes"]  # as many as the task has answers
+    config.tasks = dict(vqa=dict(length=40, answers=3129, loss_name="binary"))
+    config.evals = dict(val=dict(task="vqa", data=common.vqav2("validation")))
+    return common.shrink(config) if arg.smoke else config
+
+
+def fine_tuned(arg, architecture, train):
+    """The paper's recipe for a class of the reference's, on the source `train`; tasks and evals are
+    missing.
+    """
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 256
     config.total_epochs = 10
-    described = dict(architectures=["ViltForQuestionAnswering"], image_size=384, patch_size=32)
+    described = dict(architectures=[architecture], image_size=384, patch_size=32)
     config.model = common.published("vilt", described | (TINY if arg.smoke else {}))
-    del config.model.classify["classes"]  # as many as the task has answers
-    config.tasks = dict(vqa=dict(length=40, answers=3129, loss_name="binary"))
     config.data = dict(
-        train=common.vqav2("train"),
+        train=train,
         image=dict(size=32 if arg.smoke else 384),
         augment=dict(randaugment=2, magnitude=9.0),
         tokenizer=dict(name="wordpiece", size=30_522),
@@ -40,7 +49,6 @@ def get_config(arg=None):
     if arg.folder:
         config.init = dict(workdir=arg.folder, skip=["classify_head", "reconstruct_head"])
         config.data.tokenizer = dict(name="published", folder=arg.folder)
-    config.evals = dict(val=dict(task="vqa", data=common.vqav2("validation")))
     config.optimizer = common.adamw(1e-4, multipliers=[("classify_head", 10.0)], clip_norm=None)
     config.schedule = dict(name="linear", warmup_percent=10)
-    return common.shrink(config) if arg.smoke else config
+    return config
