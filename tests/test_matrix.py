@@ -28,8 +28,8 @@ SIDE, VOCAB, BATCH = 32, 24, 4
 BLOCK = dict(layers=1, heads=2, mlp_width=8)
 
 VISION = {
-    "vgg map": dict(name="vgg", width=2),
-    "vgg fc2": dict(name="vgg", width=2, features="fc2", fc_width=16),
+    "vgg map": dict(name="vgg", depth=11, width=2),
+    "vgg fc2": dict(name="vgg", depth=11, width=2, features="fc2", fc_width=16),
     "resnet batch norm": dict(
         name="resnet", depth=18, stages=(1, 1, 1), width=4, frozen_statistics=False
     ),
@@ -245,7 +245,7 @@ def test_reasons_are_sentences_with_a_remedy():
 
 def noise(shapes):
     """Arrays of these shapes, so that zeros and ones hide nothing, and nothing is compiled. Kernels
-    keep their input's size, or thirteen layers of VGG would drown whatever is added to them.
+    keep their input's size, or eight layers of VGG would drown whatever is added to them.
     """
     rng = np.random.default_rng(0)
     scale = lambda x: 0.3 if x.ndim < 2 else (x.size / x.shape[-1]) ** -0.5

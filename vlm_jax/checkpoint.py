@@ -33,6 +33,10 @@ SUBFOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2
 """What stands for a step when there is no checkpoint, and when there is no sound one."""
 
+SHARED = 2**20
+"""Bytes from which on devices that all hold an array write a piece of it each. Cutting a smaller
+one takes longer than writing it: a program is compiled for every shape."""
+
 
 class Checkpointer:
     """Saves and restores the states of one run.
@@ -260,7 +264,14 @@ def _crc32(path: Path) -> int:
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
     """How each item is stored."""
-    return {"state": ocp.PyTreeCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
+    arrays = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED)),
+        (np.ndarray, ocp.type_handlers.NumpyHandler()),
+    )
+    return {
+        "state": ocp.PyTreeCheckpointHandler(type_handler_registry=arrays),
+        "data": ocp.JsonCheckpointHandler(),
+    }
 
 
 def _restore_args(target: trees.Tree) -> ocp.args.PyTreeRestore:

@@ -6,6 +6,7 @@ Training, planning and benchmarks take theirs from here, so that what is planned
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -92,19 +93,10 @@ def make_program(
     options = dict(config["optimizer"])
     accumulate, ema_decay = options.pop("accumulate", 1), options.pop("ema", None)
     schedule = optim.make_schedule(config.get("schedule") or {}, total_steps=total, **units)
-    adaptation = {
-        name: x for name, x in dict(options.get("lora") or {}).items() if name != "trained"
-    }
-
-    def init() -> State:
-        state = initial_state(setup, example, config.get("seed", 0))
-        if not adaptation:
-            return state
-        given = {"params": state["params"], "key": jax.random.fold_in(state["key"], 0)}
-        where = "config.optimizer.lora"
-        return state | {"params": kwargs.call(lora.add, adaptation, where, **given)}
-
-    shapes = jax.eval_shape(init)
+    # Traced once, for its shapes and in `create`.
+    init = jax.jit(partial(_initial, setup, example, dict(options.get("lora") or {})), inline=True)
+    with jax.set_mesh(mesh):
+        shapes = jax.eval_shape(init)
     optimizer = optim.make_optimizer(options, schedule, shapes["params"])
     frozen = optim.frozen_parameters(options, shapes["params"], "config.optimizer")
 
@@ -112,7 +104,8 @@ def make_program(
         state = state | {"optimizer": optimizer.init(state["params"])}
         return state | ({} if ema_decay is None else {"ema": state["params"]})
 
-    whole = jax.eval_shape(lambda: complete(init()))
+    with jax.set_mesh(mesh):
+        whole = jax.eval_shape(lambda: complete(init()))
     layout = config.get("mesh")
     shardings = sharding.state_shardings(mesh, whole, layout)
     cast = sharding.cast_for_gathering(mesh, whole["params"], layout)
@@ -128,6 +121,17 @@ def make_program(
         schedule=schedule,
         learning_rate=options["learning_rate"],
     )
+
+
+def _initial(setup: Experiment, example: Batch, adaptation: dict[str, Any]) -> State:
+    """A fresh state without optimizer, with the factors of config.optimizer.lora, if any."""
+    state = initial_state(setup, example, setup.config.get("seed", 0))
+    factors = {name: x for name, x in adaptation.items() if name != "trained"}
+    if not factors:
+        return state
+    given = {"params": state["params"], "key": jax.random.fold_in(state["key"], 0)}
+    where = "config.optimizer.lora"
+    return state | {"params": kwargs.call(lora.add, factors, where, **given)}
 
 
 def batch_of(mesh: jax.sharding.Mesh, example: Batch, rows: int) -> trees.Tree:
