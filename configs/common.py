@@ -226,19 +226,22 @@ def with_neighbours(config: ConfigDict, arg: Any, task: str = "captioning") -> N
         section.data = near(section.data)
 
 
-SCALE = dict(batch=0, fsdp=1, remat=False, bf16=False, blocked=0)
+SCALE = dict(batch=0, fsdp=1, remat="", bf16=False, blocked=0)
 """Arguments of configs that are run on pods; see `at_scale`."""
 
 
 def at_scale(config: ConfigDict, arg: ConfigDict) -> None:
-    """What a pod needs, as config arguments: batch, of all chips together (0: as it is); fsdp, over
-    how many chips the state is spread (-1: all); remat, to compute activations anew in the backward
-    pass; bf16, to compute and to exchange in bfloat16, with parameters in float32; blocked, words
-    whose scores a decoder's loss computes at a time (0: all).
+    """Makes of a finished config its `shrink`, if arg.smoke, and what a pod needs, as arguments:
+    batch, of all chips together (0: as it is); fsdp, over how many chips the state is spread (-1:
+    all); remat, to compute activations anew in the backward pass (or a policy of layers.remat, such
+    as remat=sliced); bf16, to compute and to exchange in bfloat16, with parameters in float32;
+    blocked, words whose scores a decoder's loss computes at a time (0: all).
     """
     from vlm_jax import kwargs, models  # late: most configs need none of them
     from vlm_jax.tasks import TASKS
 
+    if arg.smoke:
+        shrink(config)
     if arg.batch:
         config.batch_size = arg.batch
     if arg.fsdp != 1:
@@ -249,7 +252,9 @@ def at_scale(config: ConfigDict, arg: ConfigDict) -> None:
     for name, task in config.tasks.items():
         if arg.blocked and "blocked" in kwargs.keywords(TASKS[task.get("name", name)]):
             task.blocked = arg.blocked
-    chosen = ({"remat": True} if arg.remat else {}) | ({"dtype": "bfloat16"} if arg.bf16 else {})
+    chosen: dict[str, Any] = {"dtype": "bfloat16"} if arg.bf16 else {}
+    if arg.remat:
+        chosen["remat"] = True if arg.remat == "true" else arg.remat
     for part, table in models.PARTS.items():
         if config.model.get(part):
             known = kwargs.keywords(table[config.model[part]["name"]])

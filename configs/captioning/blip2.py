@@ -47,7 +47,7 @@ def get_config(arg=None):
     config.optimizer = common.adamw(1e-5, weight_decay=0.05, frozen=LOCKED_T5 if arg.t5 else LOCKED)
     config.schedule = dict(name="cosine", warmup_steps=1000)
     common.at_scale(config, arg)
-    return common.shrink(config) if arg.smoke else config
+    return config
 
 
 def model(rows, t5, smoke):

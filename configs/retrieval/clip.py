@@ -56,7 +56,7 @@ def get_config(arg=None):
     config.optimizer = common.adamw(rate, weight_decay=0.2, betas=betas, eps=1e-6, clip_norm=None)
     config.schedule = dict(name="cosine", warmup_steps=2000)
     common.at_scale(config, arg)
-    return common.shrink(config) if arg.smoke else config
+    return config
 
 
 def vit(arg, size):

@@ -43,4 +43,4 @@ def get_config(arg=None):
     config.optimizer = common.adamw(1e-3, weight_decay=1e-4, betas=(0.9, 0.95))
     config.schedule = dict(name="cosine", warmup_percent=10)
     common.at_scale(config, arg)
-    return common.shrink(config) if arg.smoke else config
+    return config

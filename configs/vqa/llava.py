@@ -64,4 +64,4 @@ def get_config(arg=None):
     config.optimizer = common.adamw(rate, weight_decay=0.0, frozen=frozen)
     config.schedule = dict(name="cosine", warmup_percent=3)
     common.at_scale(config, arg)
-    return common.shrink(config) if arg.smoke else config
+    return config

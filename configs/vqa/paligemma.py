@@ -62,4 +62,4 @@ def get_config(arg=None):
     config.optimizer = common.adamw(1e-5, weight_decay=1e-6)
     config.schedule = dict(name="cosine", warmup_percent=5)
     common.at_scale(config, arg)
-    return common.shrink(config) if arg.smoke else config
+    return config

@@ -114,3 +114,26 @@ def test_big_products_are_never_all_in_memory(monkeypatch):
     assert temporaries() < products / 2
     monkeypatch.setattr(dot_product, "platform", lambda: "gpu")
     assert temporaries() > products
+
+
+def test_a_gpu_computes_halves_by_cudnn_where_that_is_there(monkeypatch):
+    asked = []
+    plain = jax.nn.dot_product_attention
+
+    def attend(*args, implementation=None, **kwargs):
+        asked.append(implementation)
+        if implementation and len(asked) > 1:
+            raise RuntimeError("cuDNN is not detected.")
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
+    monkeypatch.setattr(dot_product, "platform", lambda: "gpu")
+    monkeypatch.setattr(dot_product, "FEW", 0)
+    q, k, v = normal(2, T, N, 8), normal(2, N, S, 8, seed=1), normal(2, N, S, 8, seed=2)
+    mask = normal(2, 1, T, S, seed=3) > -0.5
+    halves = [x.astype(jnp.bfloat16) for x in (q, k, v)]
+    with pytest.warns(UserWarning, match="without cuDNN: cuDNN is not detected"):
+        found = [dot_product_attention(*halves) for _ in range(2)]
+    assert asked == ["cudnn", "cudnn", None] and (found[0] == found[1]).all()
+    dot_product_attention(q, k, v), dot_product_attention(*halves, mask=mask)
+    assert asked[3:] == [None, None]

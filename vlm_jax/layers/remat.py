@@ -7,12 +7,14 @@ import jax
 
 POLICIES = {
     "nothing": None,
+    "sliced": None,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_without_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "everything": jax.checkpoint_policies.everything_saveable,
 }
-"""What is kept: nothing but the layer's input; the results of all matrix products; of those with
-weights alone, not of attention's; everything.
+"""What is kept: nothing but the layer's input; nothing, and MLPs compute about as many hidden units
+at a time as the input is wide, so that wide ones need less memory; the results of all matrix
+products; of those with weights alone, not of attention's; everything.
 """
 
 

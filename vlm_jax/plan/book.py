@@ -27,6 +27,7 @@ class Entry(NamedTuple):
 
 SCALE = "fsdp=-1,remat,bf16"
 DECODER = f"{SCALE},blocked=8192"
+SLICED = "fsdp=-1,remat=sliced,bf16,blocked=8192"
 FINE_TUNING, PRETRAINING, SCALING, SMALL = (
     "PaliGemma-3B at 224 pixels, 128 text tokens, AdamW",
     "Models at their published batch sizes",
@@ -39,7 +40,7 @@ BOOK = (
         Entry(
             FINE_TUNING,
             f"{rows} per chip",
-            f"vqa/paligemma.py:text=128,batch={64 * rows},{DECODER}",
+            f"vqa/paligemma.py:text=128,batch={64 * rows},{SLICED}",
             "v5e:8x8",
         )
         for rows in (8, 16, 32, 64)
@@ -66,8 +67,10 @@ BOOK = (
         )
         for side in (4, 8, 16)
     ),
-    Entry(SMALL, "emoji retrieval", "retrieval/emoji.py", "v5e:2x2"),
-    Entry(SMALL, "emoji captions", "captioning/emoji.py", "v5e:2x2"),
+    Entry(SMALL, "SigLIP", "retrieval/siglip.py:smoke,batch=4096,remat,bf16", "v5e:2x2"),
+    Entry(
+        SMALL, "PaliGemma", "vqa/paligemma.py:smoke,batch=2048,remat,bf16,blocked=128", "v5e:2x2"
+    ),
 )
 
 COLUMNS = {

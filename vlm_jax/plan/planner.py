@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from vlm_jax import experiment, optim, sharding, trees
+from vlm_jax.layers import dot_product
 from vlm_jax.plan.chips import GIB, Chip, chip_of
 from vlm_jax.plan.collectives import Collective, collectives
 from vlm_jax.plan.compiling import Compiled, compile_for
@@ -148,10 +149,11 @@ def _flops(
     with jax.set_mesh(program.mesh):
         whole = count_flops(program.update, program.placed, batch)
         plain = without_remat(setup.config)
-        if plain == setup.config:
-            return whole, whole
-        _, storing, _ = _programs(plain, program.mesh)
-        return count_flops(storing.update, storing.placed, batch), whole
+        storing = program
+        if plain != setup.config:
+            _, storing, _ = _programs(plain, program.mesh)
+        with dot_product.plain():
+            return count_flops(storing.update, storing.placed, batch), whole
 
 
 def without_remat(config: Any) -> Any:
