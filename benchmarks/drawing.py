@@ -9,7 +9,8 @@ picture whose caption shares most words with the prompt; the run's pictures judg
 prompt; true pictures of the captions. With a judge, a run with a vision encoder (not trained on
 what is judged): the Frechet distance of its features of the pictures from those of other true
 pictures, and if it captions, how often its caption names just what the prompt does. Intervals are
-95 % bootstrap intervals over prompts. With --json the last line is one JSON object.
+95 % bootstrap intervals over prompts, that of the Frechet distance a jackknife's. With --json the
+last line is one JSON object.
 """
 
 import argparse

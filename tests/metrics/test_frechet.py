@@ -48,8 +48,43 @@ def test_the_interval_holds_what_a_large_sample_says():
     assert narrow.high - narrow.low < found.high - found.low
 
 
+@pytest.mark.parametrize(
+    ("n", "mean", "deviation", "groups"),
+    [(80, (0.4, 0.0, 0.2), (1.0, 1.4, 0.7), 80), (240, (0.2, 0.3), (1.0, 1.0), 40)],
+)
+def test_the_interval_holds_the_known_distance_of_normals_in_95_of_100_trials(
+    n, mean, deviation, groups
+):
+    mean, deviation = np.array(mean), np.array(deviation)
+    truth = np.sum(mean**2) + np.sum((deviation - 1) ** 2)
+    reference = with_moments(100, np.zeros(len(mean)), np.ones(len(mean)))
+    rng, trials = np.random.default_rng(5), 150
+    found = [
+        frechet_score(mean + deviation * rng.normal(size=(n, len(mean))), reference, groups=groups)
+        for _ in range(trials)
+    ]
+    held = np.mean([one.low <= truth <= one.high for one in found])
+    assert 0.9 <= held <= 0.99
+    assert all(one.low <= one.value <= one.high for one in found)
+    above = np.mean([truth > one.high for one in found])
+    assert above < 0.09  # what is missed is not all on one side
+
+
+@pytest.mark.parametrize("width", [16, 48, 80])
+def test_the_value_and_the_truth_lie_inside_even_where_most_of_the_value_is_bias(width):
+    reference = with_moments(200, np.zeros(width), np.ones(width))
+    for seed, shift in enumerate((0.0, 0.2)):
+        sample = np.random.default_rng(seed).normal(size=(64, width)) + shift
+        found = frechet_score(sample, reference)
+        assert found.low <= width * shift**2 <= found.value <= found.high
+
+
 def test_sets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"\(5, 2\)"):
         frechet_score(np.zeros((5, 3)), np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="2 vectors in 100 groups: at least 3"):
+        frechet_score(np.zeros((2, 3)), np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="5 vectors in 1 groups"):
+        frechet_score(np.zeros((5, 3)), np.zeros((5, 3)), groups=1)
