@@ -22,11 +22,42 @@ def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
+def clipped_gelu(x: Float[Array, "..."], most: float = 10.0) -> Float[Array, "..."]:
+    """GELU, at most `most`, for networks that are quantised (arXiv:2004.09602)."""
+    return jnp.minimum(gelu(x), most)
+
+
+def squared_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The square of x where x is positive (arXiv:2109.08668, section 4)."""
+    return jnp.square(jax.nn.relu(x))
+
+
+def laplace(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Half of 1 + erf((x - mean) / (deviation * sqrt(2))), squared ReLU with bounds
+    (arXiv:2209.10655, section 3.3).
+    """
+    return 0.5 * (1 + jax.lax.erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
+
+
+def identity(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """X itself."""
+    return x
+
+
 ACTIVATIONS = {
     "gelu": gelu,
+    "gelu_10": clipped_gelu,
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "hard_silu": jax.nn.hard_silu,
+    "laplace": laplace,
+    "leaky_relu": jax.nn.leaky_relu,
+    "linear": identity,
+    "mish": jax.nn.mish,
     "quick_gelu": quick_gelu,
     "relu": jax.nn.relu,
+    "relu2": squared_relu,
+    "relu6": jax.nn.relu6,
+    "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
     "tanh": jnp.tanh,
 }
