@@ -24,15 +24,19 @@ python launch.py --mode=predict --workdir=W --images=FOLDER | --text=TEXT [--ima
     classes or captions of each; a text gone on with, or its blanks filled
 python launch.py --mode=predict --workdir=W --text=TEXT --out=x.png [--samples=4] [--judge=W2]
     draw what a text says, several times, best first by a dual encoder
-python launch.py --mode=chat --workdir=W [--image=PATH]
-    a conversation in the terminal: a line is a turn, /image PATH shows another picture
+python launch.py --mode=predict --workdir=W --data=FOLDER [--out=FILE]
+    answer the turns without answers of the conversations in FOLDER/data.jsonl
+python launch.py --mode=chat --workdir=W [--image=PATH] [--speed]
+    a conversation in the terminal: a line is a turn, /image PATH shows another picture, Ctrl-C
+    ends an answer
 python launch.py --mode=explain --workdir=W --image=PATH [--question=TEXT] [--method=NAME]
     which part of the picture, and which word, made the model say it: PNGs and a page in --out
 python launch.py --mode=predict|eval|chat --pretrained=FOLDER ...
     the same with a published checkpoint (config.json and *.safetensors)
-python launch.py --mode=index --workdir=W [--data=FOLDER] [--memory=FOLDER] [--of=text]
+python launch.py --mode=index --workdir=W [--data=FOLDER] [--memory=FOLDER] [--of=text|audio]
     embed a data set with a finished run, into a memory that can be searched
-python launch.py --mode=search --workdir=W --text=TEXT | --image=PATH [--memory=FOLDER] [--k=10]
+python launch.py --mode=search --workdir=W --text=TEXT | --image=PATH | --audio=PATH
+                 [--memory=FOLDER] [--k=10]
     the nearest entries of a memory, as JSON and as a contact sheet
 python launch.py --mode=reproduce --config=... --workdir=W
     train, compare with `expected`
@@ -62,13 +66,18 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, 
 KINDS = ["train", "eval", "predict", "chat", "index", "search", "explain", "reproduce", "plan"]
 MODE = flags.DEFINE_enum("mode", "train", KINDS, "What to do.")
 DATA = flags.DEFINE_string(
-    "data", None, "eval: folder with data.jsonl to evaluate on instead of the config's sets."
+    "data",
+    None,
+    "eval: folder with data.jsonl to evaluate on instead of the config's sets. predict: with "
+    "conversations to answer. index: to remember.",
 )
 IMAGE = flags.DEFINE_string(
     "image", None, "predict: picture to caption, ask about, or find texts for. chat: shown first."
 )
 VIDEO = flags.DEFINE_string("video", None, "predict: video to caption, ask about, or sum up.")
-AUDIO = flags.DEFINE_string("audio", None, "predict: sound to rank --texts or --images for.")
+AUDIO = flags.DEFINE_string(
+    "audio", None, "predict: sound to rank --texts or --images for. search: to look for."
+)
 SUMMARY = flags.DEFINE_bool("summary", None, "predict: sum --video up by its key frames.")
 QUESTION = flags.DEFINE_string("question", None, "predict: question about --image or --video.")
 TEXT = flags.DEFINE_string(
@@ -89,7 +98,10 @@ MEMORY = flags.DEFINE_string(
     "memory", None, "index, search, eval: folder of the memory; by default WORKDIR/memory."
 )
 OF = flags.DEFINE_enum(
-    "of", None, ["image", "text"], "index: remember pictures (the default), or captions."
+    "of",
+    None,
+    ["image", "text", "audio"],
+    "index: remember pictures (the default), captions or sounds.",
 )
 K = flags.DEFINE_integer("k", None, "search, eval: how many entries of the memory.")
 SEARCH = flags.DEFINE_string(
@@ -99,12 +111,16 @@ METHOD = flags.DEFINE_string(
     "method", None, "explain: names of methods between commas, such as grad_cam; all if left out."
 )
 OUT = flags.DEFINE_string(
-    "out", None, "explain: folder to write to (WORKDIR/explanations/...). predict: a PNG to draw."
+    "out",
+    None,
+    "explain: folder to write to (WORKDIR/explanations/...). predict: a PNG to draw, or a file for "
+    "what is said in conversations.",
 )
 SAMPLES = flags.DEFINE_integer("samples", None, "predict: how many pictures of --text to draw.")
 JUDGE = flags.DEFINE_string(
     "judge", None, "predict: workdir of a dual encoder that puts the best picture first."
 )
+SPEED = flags.DEFINE_bool("speed", None, "chat: say after each answer how fast it was.")
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "plan: the chips to plan for, such as v5e:8x8, v5p:4x4x4 or cpu:8."
 )
@@ -160,7 +176,7 @@ def main(arguments: list[str]) -> int:
 
 PREDICT_FLAGS = (
     *(DATA, IMAGE, VIDEO, AUDIO, SUMMARY, QUESTION, TEXT, IMAGES, TEXTS, PRETRAINED),
-    *(MEMORY, OF, K, SEARCH, TOPOLOGY, JSON, METHOD, OUT, SAMPLES, JUDGE),
+    *(MEMORY, OF, K, SEARCH, TOPOLOGY, JSON, METHOD, OUT, SAMPLES, JUDGE, SPEED),
 )
 
 

@@ -104,6 +104,24 @@ def test_merge_renames_skips_and_keeps_types():
     assert isinstance(merged["vision"]["dense"]["bias"], jax.Array)
 
 
+def test_what_is_optional_is_merged_where_it_fits():
+    weights = loaded() | {
+        "vision_head/kernel": np.zeros((9, 9)),
+        "vision_head/bias": np.full(5, 5.0),
+    }
+    optional = ["vision_head", "old_head", "text", "decoder"]
+    merge = lambda given: trees.merge(
+        parameters(), given, rename=[("encoder", "vision")], optional=optional
+    )
+    merged = merge(weights)
+    assert np.all(np.asarray(merged["vision_head"]["kernel"]) == 1)  # of another shape
+    assert np.all(np.asarray(merged["vision_head"]["bias"]) == 5)
+    assert np.all(np.asarray(merged["text"]["norm_1"]["scale"]) == 1.5)
+    del weights["encoder/dense/bias"]
+    with pytest.raises(ValueError, match="1 missing from the loaded weights: vision/dense/bias"):
+        merge(weights)
+
+
 def test_rename_can_use_groups():
     renamed = trees.rename_paths(
         {"block_3/att/w": 0}, [(r"block_(\d+)/att", r"layers/\1/attention")]

@@ -175,11 +175,11 @@ class Run:
             yield position, row["embeds"]
 
     def matches(
-        self, source: Source, inputs: Inputs, column: int = -1, apart: bool = False
+        self, source: Source, inputs: Inputs, match_class: int = -1, apart: bool = False
     ) -> Iterator[tuple[int, Float[np.ndarray, " K"]]]:
         """(position, logits that a picture and each of its texts belong together) for every
-        readable picture. inputs: `text` i32[K, T] and `text_mask`, K texts of an example. column,
-        apart: which of the model's scores say so, see `models.rows.match_scores`.
+        readable picture. inputs: `text` i32[K, T] and `text_mask`, K texts of an example.
+        match_class, apart: which of the model's scores say so, see `models.rows.match_scores`.
         """
         model = self.experiment.model
 
@@ -188,12 +188,12 @@ class Run:
 
             def match(texts: Batch) -> jax.Array:
                 found: Any = model.apply(variables, visual, texts, method="understand")
-                return match_scores(found, apart)[:, column]
+                return match_scores(found, apart)[:, match_class]
 
             by_number = jax.tree.map(lambda x: x.swapaxes(0, 1), batch["inputs"])
             return {"matches": jax.lax.map(match, by_number).T}
 
-        for position, row in self._map(("matches", column, apart), judge, source, inputs):
+        for position, row in self._map(("matches", match_class, apart), judge, source, inputs):
             yield position, row["matches"]
 
     def text_embeddings(self, task: Any, texts: list[str]) -> np.ndarray:

@@ -225,7 +225,7 @@ def _drawn_card(rows: Sequence[Row], examples: Examples) -> dict[str, Any]:
 
 def _picture(image: str, examples: Examples) -> dict[str, str | None]:
     """Id and data URI of an example's image, or of the spectrogram of one that is only a sound; the
-    URI is None without the example or its pixels.
+    URI is None without the example or its pixels, and of words alone.
     """
     from vlm_jax.data import audio, images
 
@@ -233,9 +233,10 @@ def _picture(image: str, examples: Examples) -> dict[str, str | None]:
     if image in examples:
         shown = examples[image]["image"]
         try:
-            heard = shown is audio.no_picture
-            pixels = audio.picture(examples[image]["audio"]) if heard else images.decode(shown)
-            uri = data_uri(pixels)
+            if shown is not audio.no_picture:
+                uri = data_uri(images.decode(shown))
+            elif "audio" in examples[image]:
+                uri = data_uri(audio.picture(examples[image]["audio"]))
         except (OSError, ValueError, TypeError) as error:
             logging.warning("the report has no picture of example %s: %s", image, error)
     return {"id": image, "uri": uri}

@@ -153,19 +153,19 @@ def _loaded(folder: str, options: Mapping[str, Any]) -> api.Model:
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """Caption, answer, classify, complete, fill, rank, sum up, or draw; one JSON line on standard
-    output.
+    output. 1 if some of several conversations could not be read to their ends.
     """
     result = prediction(_loaded(folder, options), options)
     print(json.dumps(result, ensure_ascii=False), flush=True)
-    return 0
+    return int(bool(result.get("errors")))
 
 
 def chat(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """A conversation: turns come from standard input, answers go to standard output."""
     from vlm_jax.terminal import converse  # late: one mode needs it
 
-    loaded = _loaded(folder, options)
-    return converse(loaded.chat(), sys.stdin, sys.stdout, options.get("image"))
+    talk, speed = _loaded(folder, options).chat(), bool(options.get("speed"))
+    return converse(talk, sys.stdin, sys.stdout, options.get("image"), speed)
 
 
 def index(config: Any, folder: str, options: Mapping[str, Any]) -> int:

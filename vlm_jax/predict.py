@@ -1,5 +1,8 @@
 """What a model says about what the command line gives it: `--mode=predict`."""
 
+import itertools
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,11 @@ import numpy as np
 
 from vlm_jax import api, workdir
 from vlm_jax.data import images
+from vlm_jax.data.jsonl import Jsonl
+from vlm_jax.data.schema import Example
+from vlm_jax.data.turns import marks, pictures_of
 from vlm_jax.data.video_images import VideoFile, shown_frames
+from vlm_jax.tasks.vqa import commonest_answer
 
 
 def prediction(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,13 +48,16 @@ def prediction(loaded: api.Model, options: Mapping[str, Any]) -> dict[str, Any]:
         return _about_video(loaded, options)
     if {"video", "summary"} <= given <= {"video", "summary", "out"}:
         return _summary(loaded, options)
+    if {"data"} <= given <= {"data", "out"}:
+        return asked | _conversations(loaded, options["data"], options.get("out"))
     if {"text", "out"} <= given <= {"text", "out", "samples", "judge"}:
         return {"text": options["text"], "out": _draw(loaded, options)}
     raise ValueError(
         "--mode=predict takes --image, --image with --question, --text with --images, "
         "--image with --texts, --audio with --texts or --images, --video, perhaps with "
-        "--question or --summary, --text with --out, --images alone, --text alone to be gone on "
-        "with, or --text with --image to fill blanks or to classify both; this model can: "
+        "--question or --summary, --text with --out, --data of conversations, --images alone, "
+        "--text alone to be gone on with, or --text with --image to fill blanks or to classify "
+        "both; this model can: "
         f"{', '.join(loaded.abilities)}"
     )
 
@@ -116,3 +126,51 @@ def _draw(loaded: api.Model, options: Mapping[str, Any]) -> str:
     pictures = loaded.draw(options["text"], samples=options.get("samples") or 1, judge=judge)
     workdir.atomic_write_bytes(options["out"], images.encode_png(np.concatenate(pictures, axis=1)))
     return options["out"]
+
+
+def _conversations(loaded: api.Model, data: str, out: str | None) -> dict[str, Any]:
+    """What the model says in the turns of --data that have no answers, in --out a conversation a
+    line, else in the result; how many there are, and in how many something went wrong.
+
+    ValueError if every turn has an answer.
+    """
+    source, rows = Jsonl(data, answered=False), []
+    chat, written = loaded.chat(), 0
+    with open(out or os.devnull, "w", encoding="utf-8") as file:
+        for number in range(len(source)):
+            row, count = _answered(chat, source[number])
+            written += count
+            rows.append(row)
+            print(json.dumps(row, ensure_ascii=False), file=file, flush=True)
+    failed = sum("error" in row for row in rows)
+    if not written and not failed:
+        raise ValueError(
+            f"{data}: every turn has answers, so there is nothing to say: leave out the answers of "
+            "those that are to be answered, or score the model with --mode=eval --data"
+        )
+    found = {} if out else {"conversations": rows}
+    return found | {"n": len(rows), "answered": written, "errors": failed}
+
+
+def _answered(chat: Any, example: Example) -> tuple[dict[str, Any], int]:
+    """A conversation with what the model says where there is no answer, up to the first turn that
+    cannot be read; and how often it says something.
+    """
+    chat.reset()
+    row: dict[str, Any] = {"id": example["id"], "turns": []}
+    shown, written = iter(pictures_of(example)), 0
+    for question, count in zip(example["questions"], marks(example), strict=True):
+        text, pictures = question["question"], list(itertools.islice(shown, count))
+        turn: dict[str, Any] = {"question": text}
+        try:
+            if question["answers"]:
+                turn |= {"answer": commonest_answer(question), "given": True}
+                chat.recall(text, turn["answer"], pictures)
+            else:
+                turn |= {"answer": chat.say(text, pictures)}
+                written += 1
+        except ValueError as error:
+            row["error"] = f"{text!r}: {error}"
+            break
+        row["turns"].append(turn)
+    return row, written

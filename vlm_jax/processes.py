@@ -191,7 +191,7 @@ def check_one_shape(read: Any) -> None:
         raise ValueError(
             f"data.image.fit={read.fit!r} makes batches whose shapes depend on their pictures, "
             "which several processes cannot share: use one, or set data.image to squares of one "
-            "size"
+            "size, or, for regions, its `most`"
         )
 
 

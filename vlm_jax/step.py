@@ -172,14 +172,16 @@ def start_from(state: State, init: str | Mapping[str, Any]) -> State:
     """The state with the parameters (and batch statistics) of another run.
 
     init: a workdir or a published checkpoint folder, or {"workdir": ..., "rename": [(pattern,
-    replacement)], "skip": [pattern], "entry": "params" | "ema"}. skip: parameters that stay as they
-    are, or loaded ones that are not wanted. Instead of a workdir, "parts" may name a published
-    folder for each of some parts of the model: {"vision": ..., "decoder": ...}; the others stay as
-    they are. ValueError listing everything that does not fit; FileNotFoundError if there is no
-    checkpoint.
+    replacement)], "skip": [pattern], "optional": [pattern], "entry": "params" | "ema"}. skip:
+    parameters that stay as they are, or loaded ones that are not wanted. optional: those that are
+    taken over only where they are there, and fit. Instead of a workdir, "parts" may name a
+    published folder for each of some parts of the model: {"vision": ..., "decoder": ...}; the
+    others stay as they are. ValueError listing everything that does not fit; FileNotFoundError if
+    there is no checkpoint.
     """
     given: dict[str, Any] = {"workdir": init} if isinstance(init, str) else dict(init)
-    kwargs.check_keys(given, ("workdir", "parts", "rename", "skip", "entry"), "config.init")
+    known = ("workdir", "parts", "rename", "skip", "optional", "entry")
+    kwargs.check_keys(given, known, "config.init")
     others = []
     if "parts" in given:
         load = partial(adopt.parts, given["parts"])
@@ -192,6 +194,7 @@ def start_from(state: State, init: str | Mapping[str, Any]) -> State:
     loaded = trees.flatten(lora.merge(trees.unflatten(load(given.get("entry", "params")))))
     others += [lora.ADDED] * lora.is_adapted(state["params"])
     patterns = {"rename": given.get("rename", ()), "skip": (*given.get("skip", ()), *others)}
+    patterns["optional"] = given.get("optional", ())
     state = state | {"params": trees.merge(state["params"], loaded, **patterns)}
     if state["batch_stats"]:
         statistics = load("batch_stats")

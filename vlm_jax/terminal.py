@@ -1,9 +1,10 @@
 """A conversation in the terminal: a line is a turn, or a command that begins with a stroke."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from vlm_jax.chat import Chat
 
@@ -13,16 +14,22 @@ HELP = """a line is a turn; <image> in it stands for the next attached picture
 /reset        begins anew
 /quit         ends, as the end of the input does"""
 
+STOPPED = " ... (stopped)"
+"""Stands behind an answer that Ctrl-C has ended."""
 
-def converse(chat: Chat, lines: TextIO, out: TextIO, image: str | None = None) -> int:
+
+def converse(
+    chat: Chat, lines: TextIO, out: TextIO, image: str | None = None, speed: bool = False
+) -> int:
     """Answers every line until /quit or the end; 1 if something went wrong on the way, else 0.
 
-    image: attached to the first turn. On a terminal, answers and errors are shown as they are; else
-    a JSON object a line goes out for every turn, {"text", "images", "answer"} or {"text", "error"}.
-    Nothing that is said ends the conversation.
+    image: attached to the first turn. speed: say how fast each answer was. On a terminal, answers
+    appear as they are written, Ctrl-C ends one, and errors are shown as they are; else a JSON
+    object a line goes out for every turn, {"text", "images", "answer"}, with `speed` also "tokens"
+    and "seconds", or {"text", "error"}. Nothing that is said ends the conversation.
     """
-    told, wrong, waiting = _told(out), 0, [image] if image else []
-    if out.isatty():
+    screen, wrong, waiting = out.isatty(), 0, [image] if image else []
+    if screen:
         print(HELP, file=out)
     for line in _read(lines):
         word, _, rest = line.partition(" ")
@@ -34,14 +41,52 @@ def converse(chat: Chat, lines: TextIO, out: TextIO, image: str | None = None) -
             elif line.startswith("/"):
                 _command(chat, word, out)
                 waiting = []
+            elif screen:
+                waiting = [] if _written(chat, line, waiting, out, speed) else waiting
             else:
-                answer = chat.say(line, waiting)
-                told({"text": line, "images": waiting, "answer": answer})
+                found = {"text": line, "images": waiting, "answer": chat.say(line, waiting)}
+                _print(found | (_spent(chat) if speed else {}), out)
                 waiting = []
         except (ValueError, OSError) as error:
-            told({"text": line, "error": str(error)})
+            if screen:
+                print(f"error: {error}", file=out)
+            else:
+                _print({"text": line, "error": str(error)}, out)
             wrong = 1
     return wrong
+
+
+def _print(found: Mapping[str, Any], out: TextIO) -> None:
+    print(json.dumps(found, ensure_ascii=False), file=out, flush=True)
+
+
+def _spent(chat: Chat) -> dict[str, Any]:
+    pace = chat.pace
+    return {} if pace is None else {"tokens": pace.tokens, "seconds": round(pace.seconds, 3)}
+
+
+def _written(chat: Chat, line: str, images: list[str], out: TextIO, speed: bool) -> bool:
+    """Shows an answer as it is written; False if it was stopped before there was any."""
+    before, shown, end = len(chat.turns), "", ""
+    try:
+        with closing(chat.stream(line, images)) as pieces:
+            for piece in pieces:
+                shown += piece
+                print(piece, end="", file=out, flush=True)
+    except KeyboardInterrupt:
+        end = STOPPED
+    except (ValueError, OSError):
+        print(end="\n" if shown else "", file=out)
+        raise
+    said = len(chat.turns) > before
+    if said and not chat.turns[-1].answer.startswith(shown):
+        end += f"\n{chat.turns[-1].answer}"  # letters were spelt otherwise in the end
+    print(end, file=out, flush=True)
+    pace = chat.pace
+    if speed and said and pace is not None:
+        rate = f"{pace.rate:.1f} tokens/s, " if pace.tokens > 1 else ""
+        print(f"({rate}{pace.tokens} tokens, the first after {pace.first:.2f} s)", file=out)
+    return said
 
 
 def _read(lines: TextIO) -> Iterator[str]:
@@ -77,10 +122,3 @@ def _command(chat: Chat, word: str, out: TextIO) -> None:
         print(HELP, file=out)
     else:
         raise ValueError(f"{word} is no command: use /image, /undo, /reset, /help or /quit")
-
-
-def _told(out: TextIO):
-    """A function that shows what a turn came to."""
-    if not out.isatty():
-        return lambda found: print(json.dumps(found, ensure_ascii=False), file=out, flush=True)
-    return lambda found: print(found.get("answer", f"error: {found.get('error')}"), file=out)

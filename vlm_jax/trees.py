@@ -157,16 +157,24 @@ def merge(
     *,
     rename: Sequence[Sequence[str]] = (),
     skip: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> Tree:
     """`params` with its values replaced by loaded ones; dtype and sharding stay those of `params`.
 
     loaded: path to array, as `checkpoint.load_params` returns. rename: (pattern, replacement) pairs
     applied to the loaded paths, in order. skip: patterns of parameters that keep their value in
-    `params`, or of loaded ones that are not wanted. ValueError listing every missing, unexpected
-    and wrongly shaped parameter together, and for a pattern that matches nothing.
+    `params`, or of loaded ones that are not wanted. optional: patterns of parameters that are
+    replaced only where both have them in one shape; they may match nothing. ValueError listing
+    every missing, unexpected and wrongly shaped parameter together, and for another pattern that
+    matches nothing.
     """
     ours, theirs = flatten(params), rename_paths(loaded, rename)
-    skipped = {path for pattern in skip for path in select(pattern, {**ours, **theirs}, "skip")}
+    every = {**ours, **theirs}
+    skipped = {path for pattern in skip for path in select(pattern, every, "skip")}
+    may = [compile_pattern(pattern).match for pattern in optional]
+    shape = lambda leaves, path: tuple(leaves[path].shape) if path in leaves else None
+    apart = [path for path in every if shape(ours, path) != shape(theirs, path)]
+    skipped |= {path for path in apart if any(match(path) for match in may)}
     wanted, given = set(ours) - skipped, set(theirs) - skipped
     problems = {
         "missing from the loaded weights": sorted(wanted - given),

@@ -34,9 +34,12 @@ def get_config(arg=None):
     if arg.regions:
         config.model = common.visualbert_regions("VisualBertForPreTraining", arg.smoke)
         config.tasks.masked_pretraining.match_class = 0
+    image: dict = dict(size=32 if arg.smoke else 224)
+    if arg.regions:
+        image = dict(size=2048, fit="regions", most=arg.regions)
     config.data = dict(
         train=common.coco("train"),
-        image=dict(size=32 if arg.smoke else 224),
+        image=image,
         tokenizer=dict(name="wordpiece", size=30_522, examples=82_783),
     )
     if arg.folder:

@@ -18,7 +18,7 @@ R@1 among 256 unseen scenes, of which chance is 0.004, in one run of each:
     emergent          0.51             0.46            0.78            0.55
 
 In the second row no sound met an image in training. Sounds reach the model as bytes, 0.4 decibels
-apart; from unrounded spectrograms the first number is the same.
+apart; from unrounded spectrograms the first number is the same. Nothing is claimed of the third.
 """
 
 from ml_collections import ConfigDict

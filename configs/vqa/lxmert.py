@@ -4,11 +4,12 @@
     python launch.py --config=configs/vqa/lxmert.py:regions,folder=PATH --workdir=runs/lxmert
 
 `:regions` is the published network: 213,930,297 parameters with 3,129 answers. It wants a source
-whose images are float32[36, 2052]: the features of 36 detected regions, and the corners of each box
-as shares of the picture; no source of ours has them. PATH: a published folder such as
-unc-nlp/lxmert-base-uncased. The authors' recipe: 4 epochs, batch 32, learning rate 5e-5, AdamW,
-10 % warmup and a linear decay (from memory). Their README reports VQAv2 72.42 / 72.54 (test-dev /
-test-standard) after pre-training on 9 million pairs.
+whose images are float32[36, 2052]: the features of 36 detected regions, or fewer, and the corners
+of each box as shares of the picture; no source of ours has them. PATH: a published folder such as
+unc-nlp/lxmert-base-uncased. Of the heads that it may have the one for answers is taken over, all
+but its last layer, which starts afresh. The authors' recipe: 4 epochs, batch 32, learning rate
+5e-5, AdamW, 10 % warmup and a linear decay (from memory). Their README reports VQAv2 72.42 / 72.54
+(test-dev / test-standard) after pre-training on 9 million pairs.
 What differs without `:regions`: a locked ResNet-50 grid, projected, stands for the detector and for
 the five layers over its regions, and the model starts from noise; no number is expected.
 """
@@ -41,14 +42,17 @@ def get_config(arg=None):
     for part in ("text", "fusion") + (("vision",) if arg.regions else ()):
         config.model[part].dropout = 0.1
     config.tasks = dict(vqa=dict(length=20, answers=3129, loss_name="binary"))
+    image: dict = dict(size=32 if arg.smoke else 448)
+    if arg.regions:
+        image = dict(size=2052, fit="regions", most=36)
     config.data = dict(
         train=common.vqav2("train"),
-        image=dict(size=32 if arg.smoke else 448),
+        image=image,
         tokenizer=dict(name="wordpiece", size=30_522),
     )
     if arg.folder:
         heads = ["classify_head", "reconstruct_head", "regions_head"]
-        config.init = dict(workdir=arg.folder, skip=heads)
+        config.init = dict(workdir=arg.folder, skip=["classify_head/out"], optional=heads)
         config.data.tokenizer = dict(name="published", folder=arg.folder)
     config.evals = dict(val=dict(task="vqa", data=common.vqav2("validation")))
     config.optimizer = common.adamw(5e-5, frozen=[] if arg.regions else ["vision"])

@@ -1,6 +1,7 @@
 """A conversation about pictures: follow-up questions that say "it", a second picture in its midst.
 
     python launch.py --config=configs/vqa/scene_chat.py --workdir=runs/chat
+    python launch.py --config=configs/vqa/scene_chat.py:data=FOLDER --workdir=runs/own
     python launch.py --mode=chat --workdir=runs/chat --image=PICTURE.png
 
 A small causal language model reads questions, pictures and its own answers as one text, and keeps
@@ -12,6 +13,9 @@ conversations of two pictures with four questions each:
                       said before, but with the picture, 0.646; the commonest answer 0.421
 
 A wrong answer misleads what follows, because "it" is then another object: hence the two numbers.
+
+FOLDER: one's own conversations, a data.jsonl as `vlm_jax.data.jsonl` reads it, and a subfolder
+`val` of the same kind. Nothing is learned of regions then, and words are pieces of their own.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +24,8 @@ from configs import common
 from vlm_jax.data import scenes
 
 VOCAB, GRID, PICTURES = 128, 8, 2
+OWN = dict(vocab=4096, length=1024 - 64, answer_length=64)
+"""For other people's words."""
 
 
 def model(width, layers):
@@ -52,8 +58,10 @@ def model(width, layers):
 
 
 def get_config(arg=None):
-    """Arguments: steps, width of every part, layers of the decoder, smoke."""
-    arg = common.parse_arg(arg, steps=4000, width=128, layers=4, smoke=False)
+    """Arguments: steps, width of every part, layers of the decoder; data: a folder of one's own
+    conversations; smoke.
+    """
+    arg = common.parse_arg(arg, steps=4000, width=128, layers=4, data="", smoke=False)
     width, layers = (32, 1) if arg.smoke else (arg.width, arg.layers)
     config = ConfigDict()
     config.seed = 0
@@ -79,12 +87,29 @@ def get_config(arg=None):
         "chat/follow_up/accuracy": (0.76, 0.06),
         "chat/follow_up/accuracy/true_history": (0.84, 0.05),
     }
-    return _shrunk(config) if arg.smoke else config
+    config = _own(config, arg.data) if arg.data else config
+    return _shrunk(config, own=bool(arg.data)) if arg.smoke else config
 
 
-def _shrunk(config):
+def _own(config, folder):
+    """The same for the conversations of a folder."""
+    config.model.decoder.update(vocab=OWN["vocab"], image_token=OWN["vocab"])
+    del config.model.regions, config.tasks.region_labels, config.expected
+    config.tasks.chat.update({name: OWN[name] for name in ("length", "answer_length")})
+    config.tasks.chat.format.picture.token = str(OWN["vocab"])
+    config.data.train = dict(name="jsonl", path=folder)
+    config.data.tokenizer = dict(name="bpe", size=OWN["vocab"])
+    config.evals.chat.data = dict(name="jsonl", path=f"{folder}/val")
+    return config
+
+
+def _shrunk(config, own):
     """Two steps, with conversations in place of single scenes."""
+    train, evals = config.data.train, config.evals.chat.data
     config = common.shrink(config)
+    if own:
+        config.data.train, config.evals.chat.data = train, evals
+        return config
     data = dict(name="scene_dialogues", images=PICTURES)
     config.data.train = data | dict(split="train", length=64)
     for section in config.evals.values():

@@ -7,9 +7,10 @@ r"""VisualBERT, stage 2: VQA, starting from the pre-trained run (arXiv:1908.0355
 Recipe of the paper (from memory): 10 epochs, batch 64, learning rate 2e-5; VQAv2 test-dev 70.80,
 test-standard 71.00, with 100 detected regions of 2,048 numbers each.
 `:regions=100` (or 36) is the published network: 113,856,825 parameters with 3,129 answers. It wants
-a source whose images are float32[100, 2048], the features of a detector; no source of ours has
-them. PATH: a published folder such as uclanlp/visualbert-vqa-coco-pre, whose head for words is left
-behind; without one, a run of stage 1 with regions.
+a source whose images are float32[100, 2048], the features of a detector, of at most so many
+regions; no source of ours has them. PATH: a published folder such as
+uclanlp/visualbert-vqa-coco-pre, whose heads are left behind; without one, a run of stage 1 with
+regions.
 Without `:regions` a locked ResNet-50 grid stands for the detector. `:scratch` trains without stage
 1. No number is expected.
 """
@@ -33,9 +34,12 @@ def get_config(arg=None):
         config.model = common.visualbert_regions("VisualBertForQuestionAnswering", arg.smoke)
     config.tasks = dict(vqa=dict(length=24, answers=3129, loss_name="binary"))
     vqav2 = lambda split: dict(name="tfds", dataset="vqav2", split=split)
+    image: dict = dict(size=32 if arg.smoke else 224)
+    if arg.regions:
+        image = dict(size=2048, fit="regions", most=arg.regions)
     config.data = dict(
         train=vqav2("train"),
-        image=dict(size=32 if arg.smoke else 224),
+        image=image,
         tokenizer=dict(name="file", path="runs/visualbert/tokenizer.json"),
     )
     config.evals = dict(val=dict(task="vqa", data=vqav2("validation")))
@@ -45,5 +49,5 @@ def get_config(arg=None):
         config.data.tokenizer = dict(name="published", folder=arg.folder)
     if not (arg.scratch or arg.smoke):
         start = arg.folder or "runs/visualbert"
-        config.init = dict(workdir=start, skip=["reconstruct_head", "classify_head"])
+        config.init = dict(workdir=start, skip=["classify_head"], optional=["reconstruct_head"])
     return common.shrink(config) if arg.smoke else config

@@ -37,6 +37,14 @@ def test_tiles_stand_in_rows_before_the_whole():
     assert one == "{[EOS]}it{[MASK]*2}{[EOS]}"
 
 
+def test_crops_stand_behind_the_whole_in_words():
+    crops = {"name": "crops", "token": "[MASK]", "count": 2, "around": "<{picture}>"}
+    found = lambda grid: with_picture("{picture}{bos}", crops, WORDS, example(grid))[0]
+    assert found(None) == found((0, 0)) == "<{[MASK]*2}>{bos}"
+    assert found((3, 1)).count("<{[MASK]*2}>") == 4 and found((1, 2)).count("{[MASK]*2}") == 3
+    assert found((1, 2)).endswith("see better <{[MASK]*2}> <{[MASK]*2}>{bos}")
+
+
 def test_a_picture_that_was_not_cut_and_an_unknown_token_are_named():
     with pytest.raises(DataError, match="set data.image.fit"):
         with_picture("{picture}", RUN, WORDS, example())

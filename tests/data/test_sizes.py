@@ -52,6 +52,33 @@ def test_frames_of_a_clip_lie_behind_one_another_in_its_patches():
         np.testing.assert_array_equal(made["pixels"][where], expected)
 
 
+def test_crops_follow_the_whole_along_the_longer_side():
+    cut = lambda pixels, **given: sizes.crops(
+        pixels, 4, "nearest", **dict(least=3, most=3, ratio=1.2) | given
+    )
+    wide = cut(RAMP)
+    count = round(RAMP.shape[1] / RAMP.shape[0])
+    assert wide["grid"].tolist() == [1, max(2, count)] and wide["tiles"].all()
+    tall = cut(RAMP.swapaxes(0, 1))
+    assert tall["grid"].tolist() == wide["grid"].tolist()[::-1]
+    np.testing.assert_array_equal(tall["pixels"], wide["pixels"].swapaxes(1, 2))
+    for other in (dict(ratio=9.0), dict(least=RAMP.shape[0] + 1)):
+        alone = cut(RAMP, **other)
+        assert alone["grid"].tolist() == [0, 0] and len(alone["pixels"]) == 1
+
+
+def test_regions_are_filled_up_to_the_most():
+    given = np.ones((2, 5), np.float32)
+    for most, count in ((0, 2), (2, 2), (4, 4)):
+        made = sizes.regions(given, most)
+        assert made["pixels"].shape == (count, 5) and made["pixels"].dtype == np.float32
+        assert made["mask"].tolist() == [True] * 2 + [False] * (count - 2)
+        assert made["pixels"].sum() == 10
+    assert sizes.regions(given[0])["pixels"].shape == (1, 5)
+    with pytest.raises(DataError, match="between 1 and 1 of them"):
+        sizes.regions(given, 1)
+
+
 def test_native_sizes_lie_between_the_least_and_the_most():
     cut = lambda **given: sizes.native(RAMP, 3, 1, method="nearest", **given)
     count = lambda **given: cut(**given)["segments"].sum() * 9

@@ -50,6 +50,19 @@ def test_an_answer_is_its_text_and_what_ends_it():
     assert OWN.answered(WORDS, "red") == [*WORDS.encode("red"), WORDS.eos]
 
 
+def test_an_answer_may_be_read_as_it_stands_behind_its_turn():
+    byte = make_tokenizer({"name": "byte"}, lambda: ())
+    shown = dict(turn="{picture}{prompt}:", ends=" {eos}")
+    blanks, alone = Format(SHOWN, opens=" ", **shown), Format(SHOWN, **shown)
+    assert blanks.answered(byte, "ok") == [*byte.encode(" ok "), byte.eos]
+    assert alone.answered(byte, "ok") == [*byte.encode("ok "), byte.eos]
+    assert blanks.ending(byte) == alone.ending(byte) == [*byte.encode(" "), byte.eos]
+    named = blanks.answered(byte, "ok [EOS] it")
+    assert named.count(byte.eos) == 1 and named[: len(byte.encode(" ok [E"))] == byte.encode(
+        " ok [E"
+    )
+
+
 def test_more_marks_than_pictures_are_refused():
     with pytest.raises(DataError, match="has 2 times <image>, but 1 pictures are given"):
         said(OWN, "<image> and <image>", 1)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.decoders.test_contract import FIELDS, SMALL, V
-from vlm_jax.decode import Search, continued, example_keys, read_on
+from vlm_jax.decode import Search, continued, draft, example_keys, read_on, write_on
+from vlm_jax.decode.continued import unread
 from vlm_jax.decoders.causal_lm import CausalLM
 from vlm_jax.layers.cache import enlarged, rewind
 from vlm_jax.types import Features
@@ -92,6 +93,34 @@ def test_the_cache_goes_on_after_what_was_written():
     everything = np.array([[7, 2, *found.tokens[0].tolist(), 5]])
     whole, _ = jax.jit(apply)(everything, None)
     assert int(again.tokens[0, 0]) == int(jnp.argmax(whole[0, -1].at[V - 1].set(-jnp.inf)))
+
+
+@pytest.mark.parametrize("kind", ["learned", "qwen2-vl"])
+def test_a_text_written_in_parts_is_the_same_and_its_end_can_be_taken_back(kind):
+    decoder, apply = build(kind)
+    search = Search(max_length=6, eos=(V - 1,), banned=(V - 1,), no_repeat_ngram=2)
+    memory, _ = share(PIECES[0], 0)
+    tokens, mask = np.array([PIECES[0] + [0, 0]]), np.arange(7)[None] < len(PIECES[0])
+    empty = lambda: decoder.init_cache(None, 24, batch=1)
+    whole, _ = jax.jit(lambda *given: continued(apply, *given, memory, search))(
+        empty(), tokens, mask
+    )
+    begun, cache = jax.jit(lambda *given: draft(apply, *given, memory, search))(
+        empty(), tokens, mask
+    )
+    go_on = jax.jit(lambda cache, begun, until: write_on(apply, cache, begun, search, until))
+    for until in (1, 3, 4, 6):
+        begun, cache = go_on(cache, begun, jnp.int32(until))
+        assert int(begun.length) == until and bool(begun.done) == (until == 6)
+        np.testing.assert_array_equal(begun.tokens[:until], whole.tokens[0, :until])
+    assert go_on._cache_size() == 1
+    cache = unread(cache, len(PIECES[0]) + 2)  # two of the words that were written
+    logits, _ = jax.jit(functools.partial(read_on, apply))(
+        cache, np.array([[4, 6]]), np.ones((1, 2), bool), None
+    )
+    everything = np.array([[*PIECES[0], *whole.tokens[0, :2].tolist(), 4, 6]])
+    expected, _ = jax.jit(apply)(everything, memory)
+    np.testing.assert_allclose(logits[0], expected[0, -1], atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [dict(beams=2), dict(sample=True, n_best=2)])

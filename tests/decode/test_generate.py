@@ -51,6 +51,8 @@ def theirs(search: Search):
         repetition_penalty=search.repetition_penalty,
         no_repeat_ngram_size=search.no_repeat_ngram,
         suppress_tokens=list(search.banned) or None,
+        begin_suppress_tokens=list(search.banned_first) or None,
+        bad_words_ids=[list(word) for word in search.banned_words] or None,
         forced_eos_token_id=search.eos[0] if search.force_eos else None,
         eos_token_id=list(search.eos),
         pad_token_id=language.PAD,
@@ -84,6 +86,9 @@ PROCESSORS = [
     {"force_eos": True, "max_length": 4},
     {"eos": (3, 4, 8), "repetition_penalty": 0.8, "no_repeat_ngram": 3, "min_length": 3},
 ]
+CUT = ((0, 2), (1, 3), (5, 1))
+"""Where words begin that are forbidden, and how long they are."""
+
 BEAMS = [
     {"length_penalty": alpha, "early_stopping": early}
     for alpha in (0.6, 1.0, 2.0)
@@ -100,6 +105,21 @@ def test_greedy_equals_transformers(options):
     found = ours(*prompts("right"), search(**options))
     tokens, _ = theirs(search(**options))
     np.testing.assert_array_equal(found.tokens, tokens[:, 0])
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_words_that_are_not_to_be_written(beams):
+    options = dict(beams=beams, n_best=beams) if beams > 1 else {}
+    usual = np.asarray(ours(*prompts("right"), search(**options)).tokens).reshape(-1, T)
+    words = {tuple(text[start : start + size].tolist()) for text in usual for start, size in CUT}
+    words = tuple(sorted(word for word in words if not {language.EOS, language.PAD} & {*word}))
+    banned = dict(banned_words=words, banned_first=(int(usual[0, 0]), int(usual[-1, 0])))
+    asked = search(**options, **banned)
+    found = np.asarray(ours(*prompts("right"), asked).tokens)
+    tokens, _ = theirs(asked)
+    np.testing.assert_array_equal(found.reshape(tokens.shape), tokens)
+    assert {len(word) for word in words} == {1, 2, 3}
+    assert (found.reshape(-1, T) != usual).any(axis=1).all()
 
 
 @pytest.mark.parametrize("options", [*BEAMS, {"length_penalty": -1.0}], ids=str)

@@ -18,6 +18,13 @@ SCORES = (RNG.normal(size=(B, K, V)) * 3).astype(np.float32)
 TOKENS = RNG.integers(0, V, (B, K, T)).astype(np.int32)
 PROMPT = RNG.integers(0, V, (B, P)).astype(np.int32)
 REQUEST = Request(jnp.asarray(PROMPT), jnp.full(B, T, jnp.int32))
+WORDS = (
+    (4,),
+    (int(TOKENS[0, 0, 5]), 7),
+    (*TOKENS[1, 2, 4:6].tolist(), 2),
+    (int(PROMPT[2, 3]), *TOKENS[2, 1, :6].tolist(), 9),
+    (*PROMPT[3].tolist(), *PROMPT[3].tolist(), *PROMPT[3].tolist(), 1),  # longer than any past
+)
 
 
 def past(row, hypothesis, time=TIME):
@@ -48,6 +55,10 @@ TABLE = {
     "unigrams": ({"no_repeat_ngram": 1}, peer.NoRepeatNGramLogitsProcessor(1)),
     "bigrams": ({"no_repeat_ngram": 2}, peer.NoRepeatNGramLogitsProcessor(2)),
     "banned": ({"banned": (3, 8)}, peer.SuppressTokensLogitsProcessor([3, 8])),
+    "words": (
+        {"banned_words": WORDS},
+        peer.NoBadWordsLogitsProcessor([list(word) for word in WORDS]),
+    ),
     "temperature": ({"temperature": 0.7}, peer.TemperatureLogitsWarper(0.7)),
     "top-k": ({"top_k": 4}, peer.TopKLogitsWarper(4)),
     "top-k of all": ({"top_k": 99}, peer.TopKLogitsWarper(99)),
@@ -84,6 +95,22 @@ def test_min_length_keeps_end_tokens_away(time, closed):
     expected = by_peer(peer.MinNewTokensLengthLogitsProcessor(P, 3, [2, 5]), time)
     np.testing.assert_array_equal(found, expected)
     assert np.isneginf(found[..., [2, 5]]).all() == closed
+
+
+def test_words_are_forbidden_where_they_would_be_complete():
+    found = np.isneginf(by_us(Search(max_length=T, eos=(2,), banned_words=WORDS)))
+    assert found[..., 4].all() and found[0, 0, 7] and found[1, 2, 2] and found[2, 1, 9]
+    assert not found[..., [7, 2, 9, 1]].all(axis=(0, 1)).any()
+
+
+@pytest.mark.parametrize("forced", [(), (7,)])
+def test_no_text_begins_with_some_tokens(forced):
+    search = Search(max_length=T, eos=(2,), banned_first=(3, 8), forced=forced)
+    for time in (0, 1, 2):
+        expected = by_peer(peer.SuppressTokensAtBeginLogitsProcessor([3, 8], P + len(forced)), time)
+        if time >= len(forced):
+            np.testing.assert_array_equal(by_us(search, time), expected)
+        assert np.isneginf(expected[..., [3, 8]]).all() == (time == len(forced))
 
 
 def test_forced_tokens_come_first_and_an_end_token_last():

@@ -18,6 +18,9 @@ from vlm_jax.decode.search import NEVER, normalise
         ({"forced": (5, 6), "banned": (6,)}, "token 6 is both banned and forced"),
         ({"force_eos": True, "banned": (2,)}, "force_eos needs an end token"),
         ({"banned": (-1,)}, "-1 is no token id"),
+        ({"banned_first": (-2,)}, "-2 is no token id"),
+        ({"banned_words": ((5, -3),)}, "-3 is no token id"),
+        ({"banned_words": ((5,), ())}, "a word without tokens"),
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram=-1"),
         ({"sample": True, "beams": 2}, "drop beams=2"),
@@ -57,6 +60,9 @@ def test_what_a_search_lacks_is_said():
     trie = make_trie([[5]], eos=(2,), max_length=4)
     with pytest.raises(ValueError, match="in front of its texts"):
         make_request(prompt, mask, Search(max_length=4, eos=(2,), forced=(5,)), trie=trie)
+    for banned in (dict(banned_first=(5,)), dict(banned_words=((5, 6),))):
+        with pytest.raises(ValueError, match="leave the texts out"):
+            make_request(prompt, mask, Search(max_length=4, eos=(2,), **banned), trie=trie)
 
 
 def test_keys_belong_to_seed_and_example_alone():

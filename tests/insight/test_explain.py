@@ -3,6 +3,7 @@
 import json
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,15 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from vlm_jax import api, experiment, modes, report, sharding
+from vlm_jax import api, experiment, models, modes, report, sharding
 from vlm_jax.data.images import encode_png
 from vlm_jax.data.scenes import Scenes
 from vlm_jax.evaluate import Run
 from vlm_jax.insight import Explainer, explain, page, pointing, subject
 from vlm_jax.insight.explain import ROWS
 from vlm_jax.insight.subject import NothingSeen
+from vlm_jax.tasks import TASKS
+from vlm_jax.tokenizers import make_tokenizer
 
 SCENES = Scenes("train", 32, 64)
 PICTURE = SCENES[0]["image"]()
@@ -102,6 +105,22 @@ def test_a_word_left_out_is_missed_by_what_the_score_falls():
 def test_mistakes_have_their_sentence(options, message):
     with pytest.raises(ValueError, match=message):
         explainer().explain(PICTURE, **options)
+
+
+@pytest.mark.parametrize("match_class", [0, 1])
+def test_the_score_of_a_match_is_that_of_its_own_class(match_class):
+    parts = {part: tiny.config()["model"][part] for part in ("vision", "text", "fusion")}
+    network = models.build(parts | dict(reconstruct=dict(vocab=128)))
+    words = make_tokenizer({"name": "wordpiece", "size": 128}, lambda: [TEXT])
+    task = TASKS["masked_pretraining"](words, length=16, match_class=match_class)
+    setup: Any = SimpleNamespace(model=network, tasks={"match": task}, tokenizer=words)
+    asked = subject.subject_of(setup, "match", PICTURE[None], [{"text": TEXT}])
+    batch, asks = {"image": asked.image, "x": asked.inputs}, {"x": "reconstruct"}
+    variables = network.init(jax.random.key(0), batch, asks)
+    first, second = network.apply(variables, batch, asks)["x"]["match_logits"][0]
+    expected = (second - first) if match_class else (first - second)
+    found = subject.scores(network, variables, asked)
+    assert float(found[0]) == pytest.approx(float(expected), rel=1e-5) and abs(expected) > 1e-3
 
 
 def test_a_captioner_reads_no_words():

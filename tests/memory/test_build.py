@@ -1,21 +1,26 @@
 """Memories built out of data, and neighbours found in them: never an example's own."""
 
 import json
+import wave
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vlm_jax
 from tests import tiny
+from tests.test_launch import listener
 from vlm_jax import modes, train
 from vlm_jax.data import in_memory
+from vlm_jax.data.audio import as_audio, picture
 from vlm_jax.data.images import decode, encode_png
 from vlm_jax.data.schema import DataError
 from vlm_jax.data.sources import flatten_questions, make_source
 from vlm_jax.memory import BadMemory, Memory, neighbours, store
 from vlm_jax.memory.build import build
 from vlm_jax.memory.encoders import Pixels, make_encoder
+from vlm_jax.memory.sheet import TILE, _thumbnail
 
 SCENES = {"name": "scenes", "split": "train", "length": 30, "size": 32}
 
@@ -154,6 +159,59 @@ def test_index_and_search_from_a_run(run, tmp_path, capsys):
 
 def _png(image):
     return encode_png(decode(image))
+
+
+def test_sounds_are_remembered_and_found_by_sounds_texts_and_pictures(
+    tmp_path, monkeypatch, capsys
+):
+    """With an untrained model: a sound is nearest to itself; the others agree with its vectors."""
+    model = listener()
+    monkeypatch.setattr("vlm_jax.api.load", lambda folder: model)
+    source = make_source({"name": "scene_sounds", "source": SCENES | {"length": 4}})
+    for i in range(4):
+        _wav(tmp_path / f"{i}.wav", source[i]["audio"](16_000, 0.2))
+    (tmp_path / "p.png").write_bytes(_png(source[0]["image"]))
+    rows = [{"id": f"s{i}", "audio": f"{i}.wav", "captions": [f"sound {i}"]} for i in range(3)]
+    rows.append({"id": "s3", "audio": "3.wav", "image": "p.png", "captions": ["sound 3"]})
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = tmp_path / "run"
+    run.mkdir()
+    stored = {"data": {"train": {}}}
+    monkeypatch.setattr("vlm_jax.memory.commands.workdir.read_config", lambda folder: stored)
+    made = ask("index", run, capsys, data=str(tmp_path), of="audio")
+    memory = Memory(made["memory"])
+    assert made["rows"] == 4 and memory.about["of"] == "audio"
+    assert memory.entry(3)["audio"] == str(tmp_path / "3.wav") and "image" in memory.entry(3)
+    found = ask("search", run, capsys, audio=str(tmp_path / "2.wav"), k=4)
+    assert found["audio"] == str(tmp_path / "2.wav") and found["hits"][0]["id"] == "s2"
+    assert found["hits"][0]["score"] == pytest.approx(1)
+    sheet = np.asarray(Image.open(found["sheet"]))
+    expected = np.asarray(_thumbnail(picture(as_audio(str(tmp_path / "2.wav")), 0.2)))
+    step = TILE + 4 * 15 + 12
+    for top in (12, 12 + step):  # what was asked for, and the first hit
+        np.testing.assert_array_equal(sheet[top : top + TILE, 12 : 12 + TILE], expected)
+    vectors = memory.vectors(0, 4)
+    for given, vector in (
+        ({"text": "a red star"}, model.embed_text("a red star")),
+        ({"image": str(tmp_path / "p.png")}, model.embed_image(str(tmp_path / "p.png"))),
+    ):
+        hits = ask("search", run, capsys, k=4, **given)["hits"]
+        assert [hit["row"] for hit in hits] == np.argsort(-vectors @ vector).tolist()
+
+
+def test_what_cannot_hear_says_so(run, tmp_path):
+    with pytest.raises(ValueError, match="plain pixels know no sounds; sounds need a run with"):
+        build(Pixels(), shades(), tmp_path / "m", data={}, of="audio")
+    with pytest.raises(ValueError, match="does not listen; sounds need a run with config.model"):
+        modes.index(None, str(run), {"of": "audio", "memory": str(tmp_path / "n")})
+    with pytest.raises(ValueError, match=r"or --audio=PATH alone"):
+        modes.search(None, str(run), {"text": "a", "audio": "b.wav"})
+
+
+def _wav(path, samples):
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.round(32_767 * samples).astype("<i2").tobytes())
 
 
 def test_search_refuses_another_model_and_unclear_questions(run, tmp_path, capsys):

@@ -29,6 +29,8 @@ def test_a_pair_and_two_wrong_ones_cost_a_third_each():
     expected = np.log1p(np.exp(-3.0)) + 2 * each.mean(axis=1)
     found = jax.jit(lambda outputs: task(weight=2.0).loss(outputs, {}))(outputs)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    other = task(weight=2.0, match_class=0).loss(outputs | {"match_logits": logits[..., ::-1]}, {})
+    np.testing.assert_allclose(other, expected, rtol=1e-5)
 
 
 def test_training_knows_which_texts_are_true_of_a_picture():
@@ -146,7 +148,7 @@ def test_every_text_is_matched_with_every_picture_without_a_shared_space():
     every = run.matches
 
     def matches(source, inputs, **how):
-        assert how == dict(column=-1, apart=True)
+        assert how == dict(match_class=-1, apart=True)
         yield from ((i, row) for i, row in every(source, inputs) if source[i]["id"] != "e2")
 
     run.matches = matches

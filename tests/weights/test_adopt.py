@@ -11,6 +11,9 @@ import pytest
 import transformers
 
 import vlm_jax
+from configs.vqa.lxmert import TINY as LXMERT
+from configs.vqa.vilt import TINY as VILT
+from tests.test_configs import load
 from tests.weights import parity
 from tests.weights.test_predict import PHOTO
 from tests.weights.test_setups import (
@@ -113,6 +116,42 @@ def test_runs_start_from_folders_without_a_model_in_the_config(case, tmp_path):
     (name, task), *_ = setup.tasks.items()
     outputs = lambda: setup.model.apply(state, batch, setup.asks)[name]
     assert jax.eval_shape(lambda: task.loss(outputs(), batch[name])).shape == (2,)
+
+
+CONFIGURED = [
+    ("vqa/vilt.py", "ViltModel", ["classify_head"]),
+    ("vqa/vilt.py", "ViltForMaskedLM", ["classify_head"]),
+    ("vqa/vilt.py", "ViltForQuestionAnswering", ["classify_head/out"]),
+    ("retrieval/vilt.py", "ViltForMaskedLM", ["classify_head"]),
+    ("retrieval/vilt.py", "ViltForImageAndTextRetrieval", []),
+    ("vqa/lxmert.py", "LxmertModel", ["classify_head"]),
+    ("vqa/lxmert.py", "LxmertForPreTraining", ["classify_head/out"]),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "new"), CONFIGURED)
+def test_configs_take_the_heads_that_a_folder_has(name, kind, new, tmp_path):
+    detected = "lxmert" in name
+    sizes = dict(LXMERT, num_qa_labels=7) if detected else dict(VILT, num_labels=7)
+    make = transformers.LxmertConfig if detected else transformers.ViltConfig
+    parity.randomise(getattr(transformers, kind)(make(**sizes))).save_pretrained(tmp_path)
+    given = f"smoke,folder={tmp_path}" + (",regions" if detected else "")
+    config = load(name, given)
+    config["data"]["image"] |= dict(fit="none") if detected else {}
+    source = experiment.source(config["data"]["train"], "train")
+    setup = experiment.build(config, None, source)
+    batch = pipeline.stack([pipeline.Loader(source, setup.read, setup.preprocess)(0)])
+    if detected:
+        batch["image"] = np.zeros((1, 5, 2052), np.float32)
+    params = jax.eval_shape(lambda: initial_state(setup, batch, 0))["params"]
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+    state = start_from(dict(params=empty, batch_stats={}), config["init"])
+    before = trees.flatten(read_folder(tmp_path).variables["params"])
+    after = trees.flatten(state["params"])
+    own = {path for path in after if any(path.startswith(head) for head in new)}
+    assert own == {path for path in after if not np.any(after[path])}
+    for path in after.keys() - own:
+        np.testing.assert_array_equal(after[path], before[path], err_msg=path)
 
 
 def test_a_model_with_other_heads_than_its_folder_is_not_written_as_one(tmp_path):

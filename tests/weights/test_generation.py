@@ -86,6 +86,36 @@ def test_words_that_are_not_to_be_written(tmp_path):
     assert np.isin(usual, [first, second]).any()
 
 
+@pytest.mark.parametrize("flags", [{}, BEAMS], ids=str)
+def test_words_of_several_tokens_and_beginnings_that_are_not_to_be_written(flags, tmp_path):
+    model, inputs = reference(LLAMA), prompt(LLAMA)
+    # Of a pad of 0 the reference's beams would fill up by the end.
+    flags = flags | dict(max_new_tokens=6, pad_token_id=1)
+    model.save_pretrained(tmp_path)
+    loaded = read_folder(tmp_path)
+    usual = written(model, inputs, flags)[:, 4:].tolist()
+    words = [usual[0][:2], usual[0][2:4], usual[1][3:6], [2]]
+    found = agree(loaded, model, inputs, flags | dict(bad_words_ids=words))
+    assert (found[:, 4:10] != np.array(usual)[:, :6]).any(axis=1).all()
+    begun = dict(begin_suppress_tokens=[usual[0][1], usual[1][1]], forced_bos_token_id=5)
+    found = agree(loaded, model, inputs, flags | begun)
+    assert (found[:, 5] != np.array(usual)[:, 1]).all()
+
+
+def test_what_follows_a_forced_beginning(tmp_path):
+    """Of a stack that writes from one token on, a text begins behind the one that is forced, which
+    comes even if it is a bad word.
+    """
+    model, inputs = reference(T5), prompt(T5)
+    model.save_pretrained(tmp_path)
+    forced = dict(max_length=7, forced_bos_token_id=7, bad_words_ids=[[7], [9, 9]])
+    usual = agree(read_folder(tmp_path), model, inputs, forced)
+    begun = forced | dict(begin_suppress_tokens=usual[:, 2].tolist())
+    found = agree(read_folder(tmp_path), model, inputs, begun)
+    assert (usual[:, 1] == 7).all() and (found[:, 1] == 7).all()
+    assert (found[:, 2] != usual[:, 2]).all()
+
+
 def test_the_folders_own_options(tmp_path):
     """generation_config.json, or the keys of old in config.json, hold where no flag says more."""
     model, inputs = reference(LLAMA), prompt(LLAMA)
@@ -119,6 +149,9 @@ def test_flags_become_a_search():
     assert search_of(dict(forced_bos_token_id=3), 2).forced == ()
     assert search_of(dict(forced_bos_token_id=3), 1).forced == (3,)
     assert search_of(dict(temperature=0.5, top_p=0.3, eos_token_id=[4, 5])).pad == 4
+    assert search_of(dict(begin_suppress_tokens=[5, 3])).banned_first == (3, 5)
+    words = search_of(dict(bad_words_ids=[[5, 6], [2], [4]], eos_token_id=[2]))
+    assert words.banned_words == ((4,), (5, 6)) and words.banned == ()
     assert folder_flags({}, dict(num_beams=3, hidden_size=4)) == dict(num_beams=3)
     assert folder_flags(dict(top_k=1), dict(num_beams=3)) == dict(top_k=1)
 
@@ -129,10 +162,12 @@ def test_flags_become_a_search():
         (dict(penalty=2), "unknown flag 'penalty'"),
         (dict(do_sample=True), "do_sample=True is not supported"),
         (dict(max_length=4), "max_length=4 counts the prompt, which has 4 tokens"),
-        (dict(bad_words_ids=[[3, 4]]), r"bad_words_ids with \[3, 4\]"),
+        (dict(bad_words_ids=[[3, 4], []]), "a word without tokens"),
         (dict(forced_eos_token_id=3, eos_token_id=2), r"forced_eos_token_id=\[3\]"),
         (dict(encoder_repetition_penalty=2.0), "encoder_repetition_penalty=2.0"),
-        (dict(begin_suppress_tokens=[3]), "unknown flag 'begin_suppress_tokens'"),
+        (dict(guidance_scale=1.5), "guidance_scale=1.5 is not supported"),
+        (dict(stop_strings=["."]), r"stop_strings=\['.'\] is not supported"),
+        (dict(sequence_bias=[[[3, 4], 1.0]]), "sequence_bias=.* is not supported"),
     ],
 )
 def test_flags_that_are_not_supported(flags, message):

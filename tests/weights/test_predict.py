@@ -20,7 +20,7 @@ import vlm_jax
 from tests.weights import parity
 from tests.weights.writers import CASES, TOWER, blip, idefics, image_processor, make_tokenizer
 from vlm_jax import modes
-from vlm_jax.data import in_memory
+from vlm_jax.data import in_memory, sizes
 from vlm_jax.data.pipeline import Loader
 from vlm_jax.data.schema import DataError
 from vlm_jax.evaluate import Run
@@ -119,6 +119,29 @@ def test_picture_files_are_described_as_by_the_reference(case, photo, tmp_path, 
         asked = ids_of_ours(ours.run, tasks["vqa_generation"], path, dict(question=QUESTION))
         assert asked == processor(images=image, text=[question])["input_ids"][0]
         assert_same(found, reference(model, inputs, banned)[STARTING.get(case, 0) :])
+
+
+def test_gemma3_pans_and_scans_where_its_folder_says_so(photo, tmp_path, texts):
+    """The reference's processor does so where it is asked to in the call."""
+    model, processor, prompt, caption = CASES["gemma3"]()
+    sizes = dict(min_crop_size=15, max_num_crops=3, min_ratio_to_activate=1.3)
+    told = {f"pan_and_scan_{key}": value for key, value in sizes.items()}
+    told |= dict(do_pan_and_scan=True)
+    for key, value in told.items():
+        setattr(processor.image_processor, key, value)
+    ours, banned = written(tmp_path / "folder", model, processor, SEEDS["gemma3"])
+    task = ours.run.experiment.tasks["captioning"]
+    shorten(ours, "captioning")
+    shown = dict(tall=PHOTO[:, :20], square=PHOTO[:, :60])
+    paths = [photo, *(saved(x, tmp_path / f"{name}.png") for name, x in shown.items())]
+    ours.caption(paths)
+    for path, found, count in zip(paths, texts, (2, 3, 0), strict=True):
+        given = dict(images=Image.open(path), text=[prompt.format(caption)], return_tensors="pt")
+        assert len(processor(**given)["pixel_values"]) == 1
+        inputs = processor(**given, **told)
+        assert len(inputs["pixel_values"]) == 1 + count
+        assert ids_of_ours(ours.run, task, path, {}) == inputs["input_ids"][0].tolist()
+        assert_same(found, reference(model, inputs, banned))
 
 
 def test_blip_goes_on_after_the_words_it_was_trained_with(photo, tmp_path, texts):
@@ -321,26 +344,55 @@ REGIONS = {
 }
 
 
-@pytest.mark.parametrize("case", REGIONS)
-def test_regions_are_asked_for_where_a_picture_is_given(case, photo, tmp_path):
+def reader_of_regions(case, folder):
+    """Our model of a folder, and the reference's logits f32[6] of regions and a question."""
     names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     roles = dict(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]")
     words = make_tokenizer(names, before=["[CLS]"], after=["[SEP]"], **roles)
     kind, config = REGIONS[case]
     model = parity.randomise(kind(config(len(words))))
-    model.save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    ours = vlm_jax.load_pretrained(tmp_path)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+
+    def logits(regions, question):
+        shown = torch.from_numpy(regions)[None]
+        inputs = words(question, return_tensors="pt")
+        if case == "lxmert":
+            inputs |= dict(visual_feats=shown[..., :6], visual_pos=shown[..., 6:])
+        else:
+            inputs |= dict(visual_embeds=shown)
+        with torch.no_grad():
+            found = model(**inputs)
+        return found["logits" if case == "visual_bert" else "question_answering_score"][0].numpy()
+
+    return vlm_jax.load_pretrained(folder), logits
+
+
+@pytest.mark.parametrize("case", REGIONS)
+def test_regions_are_asked_for_where_a_picture_is_given(case, photo, tmp_path):
+    ours, logits = reader_of_regions(case, tmp_path)
     with pytest.raises(DataError, match=r"features of detected regions, f32\[regions, 10\]"):
         ours.answer(photo, QUESTION)
     regions = np.random.default_rng(0).random((5, 10), np.float32)
-    shown = torch.from_numpy(regions)[None]
-    inputs = words(QUESTION, return_tensors="pt")
-    if case == "lxmert":
-        inputs |= dict(visual_feats=shown[..., :6], visual_pos=shown[..., 6:])
-    else:
-        inputs |= dict(visual_embeds=shown)
-    with torch.no_grad():
-        found = model(**inputs)
-    best = (found.logits if case == "visual_bert" else found.question_answering_score).argmax()
-    assert ours.answer(regions, QUESTION) == f"LABEL_{int(best)}"
+    assert ours.answer(regions, QUESTION) == f"LABEL_{logits(regions, QUESTION).argmax()}"
+
+
+@pytest.mark.parametrize("case", REGIONS)
+def test_pictures_may_have_different_numbers_of_regions(case, tmp_path):
+    ours, logits = reader_of_regions(case, tmp_path)
+    rng = np.random.default_rng(0)
+    shown = [rng.random((count, 10), np.float32) for count in (5, 1, 9, 3)]
+    asked = [QUESTION, "What is this?", "how many are there", QUESTION]
+    expected = np.stack([logits(*pair) for pair in zip(shown, asked, strict=True)])
+    answers = [f"LABEL_{number}" for number in expected.argmax(axis=1)]
+    assert ours.answer(shown, asked) == answers
+    query = ours.run.experiment.tasks["vqa"].query
+    for most in (0, 11):
+        read = dataclasses.replace(ours.run.experiment.read, most=most)
+        ours.run.experiment = dataclasses.replace(ours.run.experiment, read=read)
+        rows = list(ours.run.rows("classify", in_memory.pictures(shown, asked), query))
+        parity.compare({"x": np.stack([x["logits"] for _, x in rows])}, {"x": expected}, 1e-5)
+    with pytest.raises(DataError, match=r"at least 1 of them .* these are \[0, 10\]"):
+        sizes.regions(np.zeros((0, 10), np.float32))
+    with pytest.raises(DataError, match=r"between 1 and 2 of them \(data.image.most\)"):
+        sizes.regions(shown[0], 2)

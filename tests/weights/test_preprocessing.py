@@ -132,7 +132,12 @@ def test_what_is_not_supported_is_named(change, message, tmp_path):
         ({"size": {"height": 64, "width": 64}, "crop_size": 48}, "does not make squares"),
         ({"image_processor_type": "LlavaNextImageProcessor"}, "prepared by LlavaNextImageProc"),
         ({"image_processor_type": "Idefics2ImageProcessorFast"}, "prepared by Idefics2Image"),
-        ({"image_processor_type": "Gemma3ImageProcessor", "do_pan_and_scan": True}, "do_pan_and"),
+        ({"do_pan_and_scan": True}, "do_pan_and_scan=true is not supported"),
+        (
+            {"image_processor_type": "Gemma3ImageProcessor", "do_pan_and_scan": True, "size": 32}
+            | {"do_center_crop": True, "default_to_square": False, "crop_size": 32},
+            "do_pan_and_scan=true with do_center_crop=true",
+        ),
         ({"image_processor_type": "Siglip2ImageProcessor", "crop_size": 4}, "crop_size=4 is not"),
     ],
 )
@@ -326,6 +331,33 @@ def test_idefics3_s_pictures_are_cut_into_tiles(case, tmp_path):
         close(normalised(made["pixels"]), expected["pixel_values"][0].transpose(0, 2, 3, 1))
         assert made["tiles"].all() and np.all(expected["pixel_attention_mask"] == 1)
         assert made["grid"].tolist() == [expected["rows"][0][0], expected["cols"][0][0]]
+
+
+CROPPED = {
+    "usual": dict(size=dict(height=48, width=48)),
+    "small": dict(pan_and_scan_min_crop_size=60, pan_and_scan_max_num_crops=3),
+    "rarely": dict(pan_and_scan_min_ratio_to_activate=1.6, pan_and_scan_min_crop_size=32),
+    "one": dict(pan_and_scan_min_crop_size=20, pan_and_scan_max_num_crops=1),
+}
+
+
+@pytest.mark.parametrize("case", CROPPED)
+def test_gemma3_s_pictures_are_cut_beside_the_whole(case, tmp_path):
+    """With the sizes that the reference's processor has where a folder is silent."""
+    usual = {f"pan_and_scan_{key}": value for key, value in preprocessing.CROPS.items()}
+    processor = pil("Gemma3", do_pan_and_scan=True, **usual | CROPPED[case])
+    pil("Gemma3", do_pan_and_scan=True, **CROPPED[case]).save_pretrained(tmp_path)
+    read, normalised = cut(tmp_path)
+    counts = []
+    for photo in [*PHOTOS, CHINA[100:300], CHINA[:, :150], CHINA[:61], FLOWER[:301, 7:308]]:
+        expected = processor(photo, return_tensors="np")
+        made, _ = read(photo, None)
+        shown = np.stack(list(expected["pixel_values"])).transpose(0, 2, 3, 1)
+        close(normalised(made["pixels"]), shown)
+        counts.append(int(made["grid"].prod()))
+        assert counts[-1] == expected["num_crops"][0] == len(made["tiles"]) - 1
+        assert made["tiles"].all() and (photo.shape[1] >= photo.shape[0]) >= (made["grid"][1] > 1)
+    assert max(counts) > 0 == min(counts) and (case != "small" or {2, 3} <= {*counts})
 
 
 def test_the_first_idefics_squeezes_pictures_into_squares(tmp_path):

@@ -183,8 +183,8 @@ def as_audio(sound: Any) -> Audio:
 
 
 def no_picture() -> Any:
-    """The image of an example that is only a sound. DataError."""
-    raise DataError("this example is a sound without a picture")
+    """The image of an example that has none. DataError."""
+    raise DataError("this example is words or a sound without a picture, and this model looks")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from vlm_jax.data.schema import Example
+
 _SIDES = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDE_WORDS = re.compile(r"\b(" + "|".join(_SIDES) + r")\b", re.IGNORECASE)
 
@@ -27,6 +29,19 @@ def swap_sides(text: str) -> str:
         )
 
     return _SIDE_WORDS.sub(swap, text)
+
+
+def mirrored(example: Example) -> Example:
+    """The example with left and right exchanged in its captions, questions and answers."""
+    copy = example.copy()
+    copy["captions"] = [swap_sides(caption) for caption in example["captions"]]
+    if "retrieved" in example:
+        copy["retrieved"] = [swap_sides(text) for text in example["retrieved"]]
+    copy["questions"] = [question.copy() for question in example["questions"]]
+    for question in copy["questions"]:
+        question["question"] = swap_sides(question["question"])
+        question["answers"] = [swap_sides(answer) for answer in question["answers"]]
+    return copy
 
 
 def _affine(coefficients: Callable[[float, int, int], tuple[float, ...]]) -> Op:

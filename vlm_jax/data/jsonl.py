@@ -9,6 +9,13 @@ models of pictures see, and beside it or alone an `audio`, any file that has a s
 `answers` may be left out, and so may the texts in `captions` where there is a question. An optional
 `type` belongs to the question, an optional `label` to the image. Several questions about one image
 are several lines with ids of their own. Other keys are ignored.
+
+A conversation is one line, see `data.conversations`; in place of an image it may have several
+`pictures`, or none:
+
+    {"id": "8", "pictures": ["8a.jpg", "8b.jpg"], "questions": [
+        {"question": "what is on <image>", "answers": ["a cat"]},
+        {"question": "is it on <image> too", "answers": ["no"]}]}
 """
 
 import difflib
@@ -16,38 +23,47 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
+from vlm_jax.data import conversations
 from vlm_jax.data.audio import AudioFile, no_picture
 from vlm_jax.data.schema import DataError, Example, inside, validate
+from vlm_jax.data.turns import marks, pictures_of
 from vlm_jax.data.video_images import VideoFile
 
 FILE = "data.jsonl"
 """The name of the file in the folder."""
 
-_KEYS = {"id", "image", "video", "audio", "captions", "question", "answers", "type", "label"}
+_SINGLE = ("question", "answers", "type")
+_SEEN = ("image", "video", "pictures")
+_KEYS = frozenset({"id", "audio", "captions", "label", *_SINGLE, *_SEEN, *conversations.KEYS})
 _LISTED = 10  # so many of the skipped lines are described; all are counted
 
 
 class Jsonl:
-    """The examples of the folder at `path`, in the order of its data.jsonl.
+    """The examples of the folder at `path`, in the order of its data.jsonl; or of a file with
+    another name, if `path` is one.
 
     All lines are checked at the start, images only for being there. In memory stay 8 bytes per
     line; texts are read again on access. on_error: "raise" stops at the first bad line, "skip"
     leaves bad lines out, logs a warning, counts them in `skipped_count` and describes the first 10
-    in `skipped`. Raises DataError naming file and line, also if no line is usable.
+    in `skipped`. answered: whether every question needs answers; without them it has none, which
+    only makes sense where it is to be answered. Raises DataError naming file and line, also if no
+    line is usable.
     """
 
-    def __init__(self, path: str, on_error: str = "raise") -> None:
+    def __init__(self, path: str, on_error: str = "raise", answered: bool = True) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error is "raise" or "skip", not {on_error!r}')
-        self._folder = Path(path).expanduser()
+        self._folder, self._answered = Path(path).expanduser(), answered
         self.name = f"jsonl/{self._folder.resolve().name}"
         self._file = self._folder / FILE
+        if self._folder.is_file():
+            self._folder, self._file = self._folder.parent, self._folder
         if not self._file.is_file():
             raise DataError(f"{self._file} does not exist; a data folder holds its texts there")
         self.skipped: list[str] = []
@@ -68,7 +84,28 @@ class Jsonl:
         inside(index, self)
         with open(self._file, "rb") as file:
             file.seek(self._offsets[index])
-            return _example(file.readline(), self._folder, f"{self._file}, example {index}")
+            return self._example(file.readline(), f"{self._file}, example {index}")
+
+    def _example(self, line: bytes, where: str) -> Example:
+        """The example written in a line."""
+        record = _record(line, where)
+        questions = _questions(record, where, self._answered)
+        talk = any(key in record for key in conversations.KEYS)
+        example = {key: record[key] for key in ("id", "captions", "label") if key in record}
+        bare = "captions" not in record and (talk or not self._answered)
+        example |= {"captions": []} if bare else {}
+        example |= {"questions": questions, **_seen(record, self._folder, where, talk)}
+        if "audio" in record:
+            example["audio"] = AudioFile(_path(record["audio"], self._folder, where, "audio"))
+        checked = validate(example, where, answered=self._answered)
+        if not (checked["captions"] or questions or "label" in checked):
+            raise DataError(f"{where}: no caption, question or label; remove the line or add one")
+        if talk:
+            try:
+                marks(checked)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
+        return checked
 
     def _usable(self, skip: bool) -> Iterator[int]:
         """The byte offsets of the good lines."""
@@ -76,7 +113,7 @@ class Jsonl:
         for number, offset, line in _lines(self._file):
             where = f"{self._file}, line {number}"
             try:
-                example = _example(line, self._folder, where)
+                example = self._example(line, where)
                 for kind, file in _files(example):
                     if not os.path.isfile(file):  # unlike Path's, never raises
                         raise DataError(f"{where}: there is no {kind} file {file}")
@@ -108,39 +145,56 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(line)
 
 
-def _example(line: bytes, folder: Path, where: str) -> Example:
-    """The example written in a line."""
-    record = _record(line, where)
-    question = {name: record[name] for name in ("question", "answers", "type") if name in record}
-    if "question" not in record and question:
+def _questions(record: Mapping[str, Any], where: str, answered: bool) -> list[dict[str, Any]]:
+    """What is asked in a line, in turn. answered: whether a single question needs answers."""
+    if any(key in record for key in conversations.KEYS):
+        both = [name for name in _SINGLE if name in record]
+        if both:
+            raise DataError(
+                f"{where}: {both[0]} beside a conversation; put it into one of its turns"
+            )
+        return conversations.turns_of(record, where, lambda key: _meant(key, conversations.TURN))
+    question = {name: record[name] for name in _SINGLE if name in record}
+    if question and "question" not in record:
         raise DataError(f"{where}: {next(iter(question))} without a question; add the question")
-    if "question" in record and "answers" not in record:
+    if question and "answers" not in record and answered:
         raise DataError(f"{where}: a question without answers; add them or remove the question")
-    example = {key: record[key] for key in ("id", "captions", "label") if key in record}
-    example["questions"] = [question] if question else []
-    if "image" in record and "video" in record:
-        raise DataError(f"{where}: an image and a video; make two lines of them")
-    if "image" in record:  # if there is neither, `validate` names it with what else is missing
-        example["image"] = _path(record["image"], folder, where, "image")
-    elif "video" in record:
-        example["image"] = VideoFile(_path(record["video"], folder, where, "video"))
-    elif "audio" in record:
-        example["image"] = no_picture
-    if "audio" in record:
-        example["audio"] = AudioFile(_path(record["audio"], folder, where, "audio"))
-    checked = validate(example, where)
-    if not (checked["captions"] or question or "label" in checked):
-        raise DataError(f"{where}: no caption, question or label; remove the line or add one")
-    return checked
+    return [question] if question else []
+
+
+def _seen(record: Mapping[str, Any], folder: Path, where: str, talk: bool) -> dict[str, Any]:
+    """The image of a line, and `pictures` if it has a list of them. talk: whether it is a
+    conversation, which may be without.
+    """
+    given = [key for key in _SEEN if key in record]
+    if len(given) > 1 and "pictures" in given:
+        raise DataError(f"{where}: {given[0]} beside pictures; put it into their list")
+    if len(given) > 1:
+        raise DataError(f"{where}: an {given[0]} and a {given[1]}; make two lines of them")
+    if "pictures" in record:
+        listed = record["pictures"]
+        if not talk or not isinstance(listed, list) or not listed:
+            raise DataError(
+                f"{where}: pictures must be a list of paths, of a line with "
+                f"{' or '.join(conversations.KEYS)}, this is {listed!r:.40}"
+            )
+        keys = [f"pictures[{i}]" for i in range(len(listed))]
+        paths = [_path(path, folder, where, key) for path, key in zip(listed, keys, strict=True)]
+        return {"image": paths[0], "pictures": paths}
+    if "image" in record:
+        return {"image": _path(record["image"], folder, where, "image")}
+    if "video" in record:
+        return {"image": VideoFile(_path(record["video"], folder, where, "video"))}
+    # With neither, `validate` names it with what else is missing.
+    return {"image": no_picture} if talk or "audio" in record else {}
 
 
 def _files(example: Example) -> Iterator[tuple[str, str]]:
     """What the files of an example are, and their paths."""
-    image, audio = example["image"], example.get("audio")
-    if image is not no_picture:
+    for image in pictures_of(example):
         yield "video" if isinstance(image, VideoFile) else "image", str(image)
-    if audio is not None:
-        yield "audio", str(audio)
+    if example.get("audio") is not None:
+        yield "audio", str(example.get("audio"))
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
@@ -162,16 +216,16 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"{where}: a line holds one JSON object, this is {record!r:.40}")
     for key in sorted(record.keys() - _KEYS):
-        meant = _meant(key)
+        meant = _meant(key, _KEYS)
         if meant and meant not in record:
             raise DataError(f"{where}: unknown key {key!r}; did you mean {meant!r}?")
     return record
 
 
 @functools.lru_cache(maxsize=256)  # the same few keys on every line
-def _meant(key: str) -> str | None:
+def _meant(key: str, known: frozenset[str]) -> str | None:
     """The known key that an unknown one may be a misspelling of."""
-    return next(iter(difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)), None)
+    return next(iter(difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.8)), None)
 
 
 def _path(path: Any, folder: Path, where: str, key: str) -> str:

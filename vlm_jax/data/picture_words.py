@@ -41,7 +41,22 @@ def tiles(grid: Grid | None, token: str, *, count: int, around: str, whole: str)
     return "".join(lines) + f"{between}{{{around}}}{whole}{images}{{{around}}}"
 
 
-KINDS: Mapping[str, Callable[..., str]] = {"run": run, "tiles": tiles}
+def crops(grid: Grid | None, token: str, *, count: int, around: str) -> str:
+    """The whole picture and then its parts, if it has any, `count` image tokens each, in the words
+    that Gemma 3 was trained with (arXiv:2503.19786, section 2.1).
+
+    around: what stands around each of them, {picture}.
+    """
+    rows, columns = grid or (0, 0)
+    shown = around.replace(PLACE, f"{{{token}*{count}}}")
+    if not rows * columns:
+        return shown
+    parts = " ".join([shown] * (rows * columns))
+    told = "and here are some crops to help you see better"
+    return f"Here is the original image {shown} {told} {parts}"
+
+
+KINDS: Mapping[str, Callable[..., str]] = {"run": run, "tiles": tiles, "crops": crops}
 """By the `name` in a task's field `picture`."""
 
 

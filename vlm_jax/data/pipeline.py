@@ -14,10 +14,11 @@ import numpy as np
 
 from vlm_jax.data import images, sizes
 from vlm_jax.data.audio import AudioReader
-from vlm_jax.data.augment import Augment, swap_sides
+from vlm_jax.data.augment import Augment, mirrored
 from vlm_jax.data.order import shuffled
 from vlm_jax.data.packing import PackedBatches, Packing, join
 from vlm_jax.data.schema import DataError, Example, Source, Video
+from vlm_jax.data.turns import pictures_of
 from vlm_jax.data.video_images import frames_shown
 from vlm_jax.kwargs import Pair, pair
 
@@ -27,7 +28,7 @@ MAX_IN_A_ROW = 100
 """A source with this many broken examples next to each other is broken itself."""
 
 
-FITS = (*images.FITS, "canvas", "patches", "native", "tiles", "regions", "none")
+FITS = (*images.FITS, "canvas", "patches", "native", "tiles", "crops", "regions", "none")
 """Ways of making pictures fit, by the `fit` of an InputReader."""
 
 
@@ -44,8 +45,9 @@ class InputReader:
     takes: "canvas", patches of `size` pixels, in blocks of block x block, with `shortest` and
     `longest` sides; "patches", at most `most` of them; "native", patches in blocks, between `least`
     and `most` pixels in all; "tiles" of size x size pixels, with a `longest` side, one of them
-    without `split`. "regions": no pictures are read, only features of their regions. "none":
-    neither, the model does not look.
+    without `split`; "crops", stretched, and what `sizes.crops` cuts out by `crops` (least, most,
+    ratio). "regions": no pictures are read, only features f32[R, D] of their regions, R filled up
+    to `most` (0: to the most of a batch). "none": neither, the model does not look.
 
     frames: how many are taken of a video, spread evenly; None: the one in its middle. All of them
     are augmented alike. pace: of a video file as many as it is long, by these arguments of
@@ -67,6 +69,7 @@ class InputReader:
     split: bool = True
     frames: int | None = None
     pace: Mapping[str, Any] | None = None
+    crops: Mapping[str, Any] | None = None
     clip: Mapping[str, int] | None = None
     pictures: int | None = None
     listen: AudioReader | None = None
@@ -76,7 +79,7 @@ class InputReader:
         if self.fit not in FITS:
             raise ValueError(f"fit={self.fit!r}: choose one of {', '.join(FITS)}")
         needs = {"canvas": ("shortest", "longest"), "tiles": ("longest",)}
-        needs |= {"patches": ("most",), "native": ("most",)}
+        needs |= {"patches": ("most",), "native": ("most",), "crops": ("crops",)}
         missing = [name for name in needs.get(self.fit, ()) if not getattr(self, name)]
         if missing:
             raise ValueError(f"fit={self.fit!r} needs {' and '.join(missing)}")
@@ -100,17 +103,17 @@ class InputReader:
     @property
     def ragged(self) -> bool:
         """Whether arrays of different pictures may differ in the length of their first axis."""
-        return self.fit in ("native", "tiles")
+        return self.fit in ("native", "tiles", "crops") or (self.fit == "regions" and not self.most)
 
     def __call__(self, image: Any, rng: np.random.Generator | None) -> tuple[Any, bool]:
         """uint8[H, W, 3], of videos uint8[frames, H, W, 3], or for pictures that keep their
         proportions the arrays of data.sizes; and whether it was mirrored in a way that texts
         must follow. DataError if unreadable.
 
-        Float arrays are features and pass unchanged.
+        Float arrays are features and pass unchanged, those of regions with a mask.
         """
         if isinstance(image, np.ndarray) and image.dtype == np.float32:
-            return image, False
+            return (sizes.regions(image, self.most) if self.fit == "regions" else image), False
         if self.fit == "regions":
             raise DataError(
                 f"this model reads features of detected regions, f32[regions, {self.size}], and "
@@ -157,7 +160,7 @@ class InputReader:
         return np.stack(found), flipped
 
     def _fitted(self, pixels: np.ndarray) -> Any:
-        if self.fit not in ("canvas", "patches", "native", "tiles"):
+        if self.fit not in ("canvas", "patches", "native", "tiles", "crops"):
             return images.fit(pixels, self.size, self.fit, self.method, self.shortest)
         size, method, longest = images.side(self.size), self.method, self.longest or 0
         if self.fit == "canvas":
@@ -167,6 +170,8 @@ class InputReader:
             return sizes.at_most(pixels, size, self.most, method)
         if self.fit == "native":
             return sizes.native(pixels, size, self.block, self.least, self.most, method)
+        if self.fit == "crops":
+            return sizes.crops(pixels, size, method, **dict(self.crops or {}))
         return sizes.tiles(pixels, size, longest, self.split, method)
 
 
@@ -249,9 +254,14 @@ class Loader:
     def _image(self, example: Example, rng: np.random.Generator | None) -> tuple[Any, bool]:
         if self.read.fit == "none":
             return None, False
-        if self.read.pictures is None:
-            return self.read(example["image"], rng)
-        return self.read.several(example.get("pictures") or [example["image"]], rng), False
+        shown = pictures_of(example)
+        if self.read.pictures is not None:
+            return self.read.several(shown, rng), False
+        if len(shown) > 1:
+            raise DataError(
+                f"{len(shown)} pictures, but this model reads one: set data.image.pictures"
+            )
+        return self.read(example["image"], rng)
 
 
 def several(preprocess: Preprocess, field: str, count: int) -> Preprocess:
@@ -275,19 +285,6 @@ def several(preprocess: Preprocess, field: str, count: int) -> Preprocess:
 def with_grid(example: Example, grid: np.ndarray) -> Example:
     """The example with the rows and columns that its picture was cut into, for its texts."""
     copy: Any = {**example, "grid": (int(grid[0]), int(grid[1]))}
-    return copy
-
-
-def mirrored(example: Example) -> Example:
-    """The example with left and right exchanged in its captions, questions and answers."""
-    copy = example.copy()
-    copy["captions"] = [swap_sides(caption) for caption in example["captions"]]
-    if "retrieved" in example:
-        copy["retrieved"] = [swap_sides(text) for text in example["retrieved"]]
-    copy["questions"] = [question.copy() for question in example["questions"]]
-    for question in copy["questions"]:
-        question["question"] = swap_sides(question["question"])
-        question["answers"] = [swap_sides(answer) for answer in question["answers"]]
     return copy
 
 

@@ -114,10 +114,11 @@ def inside(index: int, source: Source) -> int:
     return index
 
 
-def validate(example: Any, where: str) -> Example:
+def validate(example: Any, where: str, answered: bool = True) -> Example:
     """The same example, once it is known to have the right form. Pixels are not decoded.
 
-    where: what to call the example in an error, such as "data.jsonl, line 7". Raises DataError.
+    where: what to call the example in an error, such as "data.jsonl, line 7". answered: whether
+    every question needs answers; else it gets an empty list for none. Raises DataError.
     """
     if not isinstance(example, Mapping):
         raise DataError(f"{where}: an example is a dict, this is {_kind(example)}")
@@ -130,7 +131,7 @@ def validate(example: Any, where: str) -> Example:
     _text(example["id"], where, "id")
     _image(example["image"], where)
     _texts(example["captions"], where, "captions")
-    _questions(example["questions"], where)
+    _questions(example["questions"], where, answered)
     if "label" in example:
         _text(example["label"], where, "label")
     return example  # pyright: ignore[reportReturnType]
@@ -160,19 +161,23 @@ def _texts(values: Any, where: str, key: str) -> None:
         _text(value, where, f"{key}[{position}]")
 
 
-def _questions(questions: Any, where: str) -> None:
-    """Requires a list of dicts with a question and at least one answer each."""
+def _questions(questions: Any, where: str, answered: bool) -> None:
+    """Requires a list of dicts with a question and at least one answer each, unless they are to be
+    answered.
+    """
     if not isinstance(questions, (list, tuple)):
         raise DataError(f"{where}: questions must be a list of dicts, this is {_kind(questions)}")
     for position, question in enumerate(questions):
         key = f"questions[{position}]"
         if not isinstance(question, Mapping):
             raise DataError(f"{where}: {key} must be a dict, this is {_kind(question)}")
+        if not answered and "answers" not in question and isinstance(question, dict):
+            question["answers"] = []
         if "question" not in question or "answers" not in question:
             raise DataError(f"{where}: {key} needs both a question and a list of answers")
         _text(question["question"], where, f"{key}.question")
         _texts(question["answers"], where, f"{key}.answers")
-        if not question["answers"]:
+        if answered and not question["answers"]:
             raise DataError(
                 f"{where}: {key}.answers is empty; give at least one answer or remove the question"
             )

@@ -170,6 +170,31 @@ def tiles(pixels: np.ndarray, side: int, longest: int, split: bool, method: str)
     return {"pixels": np.stack(cut), "tiles": np.ones(len(cut), bool), "grid": grid}
 
 
+def crops(
+    pixels: np.ndarray, side: int, method: str, *, least: int, most: int, ratio: float
+) -> Cut:
+    """The whole picture as a square, then parts of it side by side along its longer side, one below
+    the other in pixels uint8[N, side, side, 3]; tiles bool[N], all True; grid i32[2], rows and
+    columns of the parts (pan and scan of Gemma 3, arXiv:2503.19786, section 2.1).
+
+    As many parts as the longer side is times as long as the other, rounded, between 2 and `most`.
+    Without them, and with the grid (0, 0), pictures of a lower ratio than `ratio`, and those whose
+    parts would have a side below `least` pixels.
+    """
+    height, width = pixels.shape[:2]
+    longer, shorter = max(height, width), min(height, width)
+    count = min(most, max(2, min(longer // least, math.floor(longer / shorter + 0.5))))
+    length = math.ceil(longer / count)
+    if longer / shorter < ratio or min(length, shorter) < least:
+        count = 0
+    spans = [slice(start * length, (start + 1) * length) for start in range(count)]
+    wide = width >= height
+    cut = [pixels[:, span] if wide else pixels[span] for span in spans]
+    grid = np.array([min(count, 1), count] if wide else [count, min(count, 1)], np.int32)
+    squares = [resize(np.ascontiguousarray(x), side, side, method) for x in (pixels, *cut)]
+    return {"pixels": np.stack(squares), "tiles": np.ones(len(squares), bool), "grid": grid}
+
+
 def _longest(height: int, width: int, longest: int) -> tuple[int, int]:
     """Both sides with the longest one as given, the other one even, and no side above MOST_SIDE."""
     ratio = width / height
@@ -191,6 +216,22 @@ def _whole_tiles(height: int, width: int, side: int) -> tuple[int, int]:
     if width >= height:
         return up(int(up(width) / ratio)), up(width)
     return up(height), up(int(up(height) * ratio))
+
+
+def regions(features: np.ndarray, most: int = 0) -> Cut:
+    """Features f32[R, D] of regions, or f32[D] of one, as pixels f32[N, D] and mask bool[N], which
+    are real: N is R, or `most` where that is given. DataError for no region, or too many.
+    """
+    found = np.atleast_2d(features)
+    count = len(found)
+    if found.ndim != 2 or not count or count > (most or count):
+        limit = f"between 1 and {most}" if most else "at least 1"
+        raise DataError(
+            f"features of regions are f32[regions, D], {limit} of them (data.image.most), these "
+            f"are {list(features.shape)}"
+        )
+    filled = np.pad(found, ((0, max(most - count, 0)), (0, 0)))
+    return {"pixels": filled, "mask": np.arange(len(filled)) < count}
 
 
 def _patches(pixels: np.ndarray, patch: int, block: int) -> np.ndarray:

@@ -54,11 +54,14 @@ def generate(
 
 def check_vocabulary(search: Search, vocab: int) -> None:
     """ValueError if a search names a token that the decoder does not have, or forbids them all."""
-    for name in ("eos", "banned", "forced"):
-        wrong = [token for token in getattr(search, name) if token >= vocab]
+    named = {name: getattr(search, name) for name in ("eos", "banned", "banned_first", "forced")}
+    named["banned_words"] = [token for word in search.banned_words for token in word]
+    for name, tokens in named.items():
+        wrong = [token for token in tokens if token >= vocab]
         if wrong:
             raise ValueError(
                 f"{name} has token {wrong[0]}, but the decoder's vocabulary ends at {vocab - 1}"
             )
-    if len(set(search.banned)) >= vocab:
+    alone = {word[0] for word in search.banned_words if len(word) == 1}
+    if len({*search.banned, *alone}) >= vocab:
         raise ValueError(f"all {vocab} tokens are banned: allow some")

@@ -29,13 +29,15 @@ def process(
 
     tokens: what is written so far, `time` of it. node: where each hypothesis stands in the trie.
     """
-    if search.repetition_penalty != 1.0 or search.no_repeat_ngram:
+    if search.repetition_penalty != 1.0 or search.no_repeat_ngram or search.banned_words:
         past = history(tokens, time, request)
+        end = request.prompt.shape[1] + time
         if search.repetition_penalty != 1.0:
             scores = penalise_repetition(scores, past, search.repetition_penalty)
         if search.no_repeat_ngram:
-            end = request.prompt.shape[1] + time
             scores = forbid_ngrams(scores, past, end, search.no_repeat_ngram)
+        if search.banned_words:
+            scores = forbid_words(scores, past, end, search.banned_words)
     if search.min_length:
         early = among(search.eos, scores.shape[-1]) & (time < search.min_length)
         scores = jnp.where(early, -jnp.inf, scores)
@@ -49,6 +51,9 @@ def process(
         scores = jnp.where(last, only(search.eos, scores.shape[-1]), scores)
     if search.banned:
         scores = jnp.where(among(search.banned, scores.shape[-1]), -jnp.inf, scores)
+    if search.banned_first:
+        first = among(search.banned_first, scores.shape[-1]) & (time == len(search.forced))
+        scores = jnp.where(first, -jnp.inf, scores)
     return scores
 
 
@@ -91,9 +96,7 @@ def forbid_ngrams(scores: Scores, past: Texts, end: Time, size: int) -> Scores:
 
     past = 5 6 7 5 6 -, end = 5, size = 3: not 7 again
     """
-    before = jnp.full((*past.shape[:2], size - 1), NEVER, past.dtype)
-    padded = jnp.concatenate([before, past], axis=2)
-    newest = jax.lax.dynamic_slice_in_dim(padded, end, size - 1, axis=2)
+    padded, newest = _newest(past, end, size - 1)
     matches = past != NEVER
     for offset in range(size - 1):
         shifted = padded[:, :, offset : offset + past.shape[2]]
@@ -101,6 +104,31 @@ def forbid_ngrams(scores: Scores, past: Texts, end: Time, size: int) -> Scores:
         matches &= (shifted == suffix) & (suffix != NEVER)
     index = jnp.where(matches, past, scores.shape[-1])
     return _put(scores, index, jnp.full(index.shape, -jnp.inf, scores.dtype))
+
+
+def forbid_words(
+    scores: Scores, past: Texts, end: Time, words: tuple[tuple[int, ...], ...]
+) -> Scores:
+    """Tokens that would complete one of `words` after what the past ends with.
+
+    end: where the next token goes.
+
+    past = 5 6 -, end = 2, words = (6 7), (5 7 8), (9,): neither 7 nor 9
+    """
+    for size in sorted({len(word) for word in words}):
+        alike = np.array([[[word for word in words if len(word) == size]]], np.int32)
+        _, newest = _newest(past, end, size - 1)
+        complete = jnp.all(newest[:, :, None] == alike[..., :-1], axis=-1)  # [B, K, words]
+        index = jnp.where(complete, alike[..., -1], scores.shape[-1])
+        scores = _put(scores, index, jnp.full(index.shape, -jnp.inf, scores.dtype))
+    return scores
+
+
+def _newest(past: Texts, end: Time, count: int) -> tuple[Array, Int[Array, "B K {count}"]]:
+    """The past behind `count` times NEVER, and the `count` tokens before `end`."""
+    before = jnp.full((*past.shape[:2], count), NEVER, past.dtype)
+    padded = jnp.concatenate([before, past], axis=2)
+    return padded, jax.lax.dynamic_slice_in_dim(padded, end, count, axis=2)
 
 
 def keep_to_list(scores: Scores, allowed: Bool[Array, "B K V"], *, together: bool) -> Scores:

@@ -1,6 +1,6 @@
 """Texts written one token after the other without looking back: greedy search, and drawing."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from vlm_jax.decode.search import (
 from vlm_jax.types import Cache
 
 
-class _Texts(NamedTuple):
+class Texts(NamedTuple):
     """What is written so far.
 
     found: texts [B, K, ...], scores not normalised. node: where each stands in the trie. done:
@@ -42,21 +42,38 @@ def write(
     with the highest scores first. Tokens are drawn by Gumbel noise from a key folded with the
     example, the number of the sample and the time, so no row depends on its neighbours.
     """
-    found, _ = write_on(logits, cache, step, search, request)
+    texts = begin(logits, search, request)
+    cache = branch(cache, search.hypotheses) if search.hypotheses > 1 else cache
+    texts, _ = extend(texts, cache, step, search, request, search.max_length)
+    found = texts.found
+    found = found._replace(scores=normalise(found.scores, found.lengths, search))
     return found if search.hypotheses == 1 else best_first(found, found.scores)
 
 
-def write_on(
-    logits: Float[Array, "B V"], cache: Cache, step: Step, search: Search, request: Request
-) -> tuple[Generated, Cache]:
-    """What `write` finds, in the order in which it was drawn, and the cache, in which all but the
-    last token of the longest text is read.
-    """
+def begin(logits: Float[Array, "B V"], search: Search, request: Request) -> Texts:
+    """The first token of every text, by its logits."""
     batch, texts = len(logits), search.hypotheses
+    state = Texts(
+        jnp.int32(0),
+        nothing_yet(batch, texts, search),
+        jnp.zeros((batch, texts), jnp.int32),
+        jnp.zeros((batch, texts), bool),
+    )
+    return _append(state, repeat(logits, "B V -> B K V", K=texts), search, request)
+
+
+def extend(
+    texts: Texts, cache: Cache, step: Step, search: Search, request: Request, until: Any
+) -> tuple[Texts, Cache]:
+    """The same texts when they have `until` tokens, or have all ended before, and the cache, in
+    which all but the last token of the longest text is read.
+
+    until: i32[], at most search.max_length; other values compile nothing anew.
+    """
 
     def unfinished(carry):
         state, _ = carry
-        return (state.time < search.max_length) & ~jnp.all(state.done)
+        return (state.time < until) & ~jnp.all(state.done)
 
     def advance(carry):
         state, cache = carry
@@ -64,22 +81,10 @@ def write_on(
         logits, cache = step(last, cache)
         return _append(state, logits, search, request), cache
 
-    state = _Texts(
-        jnp.int32(0),
-        nothing_yet(batch, texts, search),
-        jnp.zeros((batch, texts), jnp.int32),
-        jnp.zeros((batch, texts), bool),
-    )
-    state = _append(state, repeat(logits, "B V -> B K V", K=texts), search, request)
-    cache = branch(cache, texts) if texts > 1 else cache
-    state, cache = jax.lax.while_loop(unfinished, advance, (state, cache))
-    found = state.found
-    return found._replace(scores=normalise(found.scores, found.lengths, search)), cache
+    return jax.lax.while_loop(unfinished, advance, (texts, cache))
 
 
-def _append(
-    state: _Texts, logits: Float[Array, "B K V"], search: Search, request: Request
-) -> _Texts:
+def _append(state: Texts, logits: Float[Array, "B K V"], search: Search, request: Request) -> Texts:
     """One more token for every text that has not ended."""
     time, found, done = state.time, state.found, state.done
     logits = logits.astype(jnp.float32)
@@ -98,7 +103,7 @@ def _append(
     )
     node = state.node if request.trie is None else request.trie.follow(state.node, token)
     ended = is_eos(token, search) | (time + 1 >= request.limit[:, None])
-    return _Texts(time + 1, found, node, done | ended)
+    return Texts(time + 1, found, node, done | ended)
 
 
 def first_argmax(x: Float[Array, "*B V"]) -> Int[Array, "*B"]:

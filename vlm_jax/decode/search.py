@@ -21,14 +21,17 @@ class Search:
     """How to search; hashable, so it can be a static argument of jit.
 
     Tokens and scores are those of `transformers.generate`, version 5, for its max_new_tokens
-    (max_length here), min_new_tokens (min_length), suppress_tokens (banned), forced_eos_token_id
-    (force_eos), no_repeat_ngram_size, do_sample (sample), num_beams, num_return_sequences (n_best)
-    and the options that have the same name.
+    (max_length here), min_new_tokens (min_length), suppress_tokens (banned), begin_suppress_tokens
+    (banned_first), bad_words_ids (banned_words), forced_eos_token_id (force_eos),
+    no_repeat_ngram_size, do_sample (sample), num_beams, num_return_sequences (n_best) and the
+    options that have the same name.
 
     max_length: most tokens to generate, the end token included. min_length: tokens that must come
     before an end token. eos: end tokens; pad fills what follows them.
 
-    banned: tokens never to generate. forced: the first tokens of every text. force_eos: the token
+    banned: tokens never to generate. banned_first: tokens that no text begins with, after those
+    that are forced. banned_words: sequences of tokens of which the last must not follow the others;
+    what is forced comes all the same. forced: the first tokens of every text. force_eos: the token
     at max_length is an end token. repetition_penalty: positive; above 1, scores of tokens that
     prompt or text have already are divided by it where positive and multiplied where negative
     (arXiv:1909.05858, section 4.1). no_repeat_ngram: tokens of an n-gram that prompt and text
@@ -52,6 +55,8 @@ class Search:
     min_length: int = 0
     pad: int = 0
     banned: tuple[int, ...] = ()
+    banned_first: tuple[int, ...] = ()
+    banned_words: tuple[tuple[int, ...], ...] = ()
     forced: tuple[int, ...] = ()
     force_eos: bool = False
     repetition_penalty: float = 1.0
@@ -93,9 +98,12 @@ class Search:
             )
 
     def _check_tokens(self) -> None:
-        negative = [t for t in (*self.eos, *self.banned, *self.forced, self.pad) if t < 0]
+        named = (self.eos, self.banned, self.banned_first, *self.banned_words, self.forced)
+        negative = [t for tokens in (*named, (self.pad,)) for t in tokens if t < 0]
         if negative:
             raise ValueError(f"{negative[0]} is no token id: ids start at 0")
+        if not all(self.banned_words):
+            raise ValueError("banned_words has a word without tokens: remove it")
         both = sorted(set(self.banned) & set(self.forced))
         if both:
             raise ValueError(f"token {both[0]} is both banned and forced: remove it from one")
@@ -188,6 +196,8 @@ def make_request(
         raise ValueError("sample=True needs one random key per row: see decode.example_keys")
     if trie is not None and (search.forced or search.force_eos):
         raise ValueError("forced tokens and a trie: put the forced tokens in front of its texts")
+    if trie is not None and (search.banned_first or search.banned_words):
+        raise ValueError("banned_first or banned_words and a trie: leave the texts out of its list")
     order = jnp.argsort(prompt_mask, axis=1, stable=True)
     packed = jnp.take_along_axis(jnp.where(prompt_mask, prompt, NEVER), order, axis=1)
     most = jnp.full(len(prompt), search.max_length, jnp.int32)

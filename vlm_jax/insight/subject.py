@@ -1,7 +1,8 @@
 """What is to be explained: a picture, what was asked about it, and the words that were said.
 
 The score of a word is the log-probability of its tokens after those before them; of an answer among
-classes its logit; of a picture and a text their cosine.
+classes its logit; of a picture and a text their cosine, or by how much the logit that they belong
+together is above the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,8 @@ class Subject(NamedTuple):
     """Rows of one task, each with one word to be explained.
 
     ask: one of ASKS. image: f32[B, H, W, 3], normalised. inputs: of the task, [B, ...].
-    pick: f32[B, T], which of the row's scores count: T target tokens, or T = 1 score.
+    pick: f32[B, T], how much each of the row's scores counts: T target tokens, T = 1 score, or of a
+    match T = 2, the logit of class 0 and of class 1.
     """
 
     ask: str
@@ -73,7 +75,7 @@ def _each(outputs: Mapping[str, Array], subject: Subject) -> Float[Array, "B T"]
     if subject.ask == "classify":
         return jnp.take_along_axis(outputs["logits"], inputs["label"][:, None], axis=1)
     if subject.ask == "reconstruct":
-        return (outputs["match_logits"][:, 1] - outputs["match_logits"][:, 0])[:, None]
+        return outputs["match_logits"]
     each = jnp.einsum("b...e,be->b...", outputs["image_embeds"], outputs["text_embeds"])
     return jnp.max(each.reshape(len(each), -1), axis=1, keepdims=True)
 
@@ -137,6 +139,9 @@ def subject_of(
         raise DataError(f"explained are pictures [B, H, W, 3], these are {list(images.shape)}")
     inputs = rows(task, texts)
     pick = np.ones((len(texts), 1), np.float32)
+    if task.head == "reconstruct":
+        match: Any = task
+        pick = np.where(np.arange(2) == match.match_class, 1.0, -1.0) * pick
     if task.head == "generate":
         pick = np.asarray(inputs["targets_mask"], np.float32)
         if places is not None:

@@ -9,9 +9,11 @@ import numpy as np
 
 from vlm_jax import experiment, processes, workdir
 from vlm_jax.data import in_memory
+from vlm_jax.data.audio import as_audio, picture
+from vlm_jax.data.schema import DataError
 from vlm_jax.memory import SEARCHES, sheet
 from vlm_jax.memory.build import build
-from vlm_jax.memory.encoders import Encoder, make_encoder, published
+from vlm_jax.memory.encoders import Encoder, Trained, make_encoder, published
 from vlm_jax.memory.neighbours import plain
 from vlm_jax.memory.store import Memory
 
@@ -21,7 +23,8 @@ FOLDER, SHEET = "memory", "search.png"
 
 def index(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """Embed --data=FOLDER, or what the run was trained on, into WORKDIR/memory or --memory; the
-    last line is one JSON object. --of=text remembers captions by their own vectors.
+    last line is one JSON object. --of=text remembers captions by their own vectors, --of=audio
+    sounds.
     """
     stored = workdir.read_config(folder)
     data = stored["data"]["train"]
@@ -37,24 +40,28 @@ def index(config: Any, folder: str, options: Mapping[str, Any]) -> int:
 
 
 def search(config: Any, folder: str, options: Mapping[str, Any]) -> int:
-    """The entries nearest to --text or --image as one JSON object, and a contact sheet of them."""
-    text, image = options.get("text"), options.get("image")
-    if (text is None) == (image is None):
-        raise ValueError("--mode=search takes --text=... or --image=PATH, one of the two")
+    """The entries nearest to --text, --image or --audio as one JSON object, and a contact sheet of
+    them.
+    """
+    asked = {kind: options[kind] for kind in QUERIES if options.get(kind) is not None}
+    if len(asked) != 1:
+        raise ValueError(
+            "--mode=search takes --text=... or --image=PATH, one of the two, or --audio=PATH alone"
+        )
+    ((kind, given),) = asked.items()
     memory = Memory(options.get("memory") or Path(folder) / FOLDER)
     maker = str(memory.about["encoder"])
     encoder = make_encoder(maker if published(maker) else folder)
     memory.require(encoder.fingerprint, f"the run {folder}")
-    query = encoder.texts([text or ""]) if image is None else embed_picture(encoder, image)[None]
-    kind, _, name = (options.get("search") or "exact").partition(":")
-    finder = SEARCHES[kind](memory, **({"kind": name} if name else {}))
+    query = QUERIES[kind](encoder, given)[None]
+    backend, _, name = (options.get("search") or "exact").partition(":")
+    finder = SEARCHES[backend](memory, **({"kind": name} if name else {}))
     k = options.get("k") or min(10, len(memory))
     hits = ranked(memory, *(column[0] for column in finder(query, k)))
-    result = {"text": text} if image is None else {"image": image}
     if processes.is_first():
         path = Path(folder) / SHEET
-        sheet.save(_sheet(memory, text or "", image, hits), path)
-        print(json.dumps(result | {"sheet": str(path), "hits": hits}, ensure_ascii=False))
+        sheet.save(_sheet(memory, encoder, kind, given, hits), path)
+        print(json.dumps({**asked, "sheet": str(path), "hits": hits}, ensure_ascii=False))
     return 0
 
 
@@ -64,6 +71,22 @@ def embed_picture(encoder: Encoder, image: Any) -> np.ndarray:
 
     found = dict(encoder.images(in_memory.pictures([decode(image)])))
     return found[0]
+
+
+def embed_sound(encoder: Encoder, audio: Any) -> np.ndarray:
+    """f32[width] of one sound; DataError if it cannot be read."""
+    found = dict(encoder.sounds(in_memory.sounds([audio])))
+    if not found:
+        raise DataError(f"{audio} cannot be read as a sound")
+    return found[0]
+
+
+QUERIES = {
+    "text": lambda encoder, text: encoder.texts([text])[0],
+    "image": embed_picture,
+    "audio": embed_sound,
+}
+"""What a memory can be searched for: functions of an encoder and what is given, to f32[width]."""
 
 
 def ranked(memory: Memory, scores: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
@@ -76,16 +99,32 @@ def ranked(memory: Memory, scores: np.ndarray, rows: np.ndarray) -> list[dict[st
     ]
 
 
-def _sheet(memory: Memory, text: str, image: Any, hits: list[dict[str, Any]]) -> Any:
-    """The contact sheet; pictures come from their files or from the source remembered, if any."""
+def _sheet(
+    memory: Memory, encoder: Encoder, kind: str, given: Any, hits: list[dict[str, Any]]
+) -> Any:
+    """The contact sheet: pictures, or of sounds their spectrograms, which come from their files or
+    from the source remembered, if any.
+    """
+    seen = "audio" if memory.about.get("of") == "audio" else "image"
     source = None
-    if memory.about["data"] and any("image" not in hit for hit in hits):
+    if memory.about["data"] and any(seen not in hit for hit in hits):
         source = experiment.source(memory.about["data"], f"{memory.folder}")
     tiles = []
     for hit in hits:
-        shown = hit.get("image") if source is None else source[hit["position"]]["image"]
-        tiles.append(sheet.Tile(shown, f"{hit['rank']}. {hit['score']:.3f} {_first(hit)}"))
-    return sheet.contact_sheet(sheet.Tile(image, text or str(image)), tiles)
+        shown = hit.get(seen) if source is None else source[hit["position"]].get(seen)
+        text = f"{hit['rank']}. {hit['score']:.3f} {_first(hit)}"
+        tiles.append(sheet.Tile(_shown(encoder, seen, shown), text))
+    query = sheet.Tile(None if kind == "text" else _shown(encoder, kind, given), str(given))
+    return sheet.contact_sheet(query, tiles)
+
+
+def _shown(encoder: Encoder, kind: str, given: Any) -> Any:
+    """A picture, or the spectrogram of as much of a sound as the model listens to."""
+    if kind != "audio" or given is None:
+        return given
+    listen = encoder.model.run.experiment.read.listen if isinstance(encoder, Trained) else None
+    seconds = {} if listen is None else {"seconds": listen.seconds}
+    return lambda: picture(as_audio(given), **seconds)
 
 
 def _first(hit: Mapping[str, Any]) -> str:

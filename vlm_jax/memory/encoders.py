@@ -1,8 +1,9 @@
-"""What turns pictures and texts into the vectors of a memory: a trained run, a published vision
-encoder, or nothing but pixels.
+"""What turns pictures, sounds and texts into the vectors of a memory: a trained run, a published
+vision encoder, or nothing but pixels.
 
-An encoder has a `name`, a `fingerprint`, `images(source)`, which yields (position, vector) of the
-sound examples, and `texts(texts)`. Vectors with equal fingerprints can be compared.
+An encoder has a `name`, a `fingerprint`, `images(source)` and `sounds(source)`, which yield
+(position, vector) of the examples that can be read, and `texts(texts)`. Vectors with equal
+fingerprints can be compared.
 """
 
 import hashlib
@@ -25,6 +26,8 @@ from vlm_jax.data.schema import DataError, Source
 from vlm_jax.weights.preprocessing import image_fields
 
 PIXELS = "pixels"
+
+_LISTENERS = "sounds need a run with config.model.audio, such as configs/retrieval/audio_scenes.py"
 
 
 class Pixels:
@@ -51,6 +54,10 @@ class Pixels:
             "a memory of plain pixels cannot be searched for a text: build one from a run that "
             "was trained for retrieval, --mode=index --workdir=RUN"
         )
+
+    def sounds(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
+        """ValueError: pixels say nothing about sounds."""
+        raise ValueError(f"plain pixels know no sounds; {_LISTENERS}")
 
 
 def _pixel_vector(pixels: np.ndarray) -> Float[np.ndarray, " 511"]:
@@ -80,11 +87,13 @@ class Trained:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with every parameter, and with how pictures are read."""
+        """Changes with every parameter, and with how pictures and sounds are read."""
         run = self.model.run
         config = run.experiment.config
         digest = hashlib.blake2b(digest_size=16)
         read = {"model": config["model"], "image": config["data"].get("image")}
+        heard = config["data"].get("audio")
+        read |= {} if heard is None else {"audio": heard}
         digest.update(json.dumps(read, sort_keys=True, default=str).encode())
         for path, leaf in sorted(trees.flatten(run.variables).items()):
             array = np.asarray(jax.device_get(leaf))
@@ -107,6 +116,14 @@ class Trained:
                 yield position, vector
             return
         yield from run.features(source)
+
+    def sounds(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
+        """(position, unit vector) of the examples whose sound can be read; ValueError for a run
+        that does not listen.
+        """
+        if self.model.run.experiment.read.listen is None:
+            raise ValueError(f"{self.name or 'this run'} does not listen; {_LISTENERS}")
+        yield from self.model.run.audio_embeddings(source)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors f32[n, E]; ValueError for a run without retrieval."""
@@ -150,6 +167,10 @@ class Published:
             f"{self.name} encodes pictures alone, so its memory cannot be searched for a text: "
             "search for an --image, or build the memory from a run that was trained for retrieval"
         )
+
+    def sounds(self, source: Source) -> Iterator[tuple[int, Float[np.ndarray, " width"]]]:
+        """ValueError: it has heard no sounds."""
+        raise ValueError(f"{self.name} encodes pictures alone; {_LISTENERS}")
 
     @cached_property
     def _encode(self) -> Callable[[Any], Any]:

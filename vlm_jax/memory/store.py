@@ -38,14 +38,15 @@ class BadMemory(ValueError):
 class Entry(TypedDict):
     """What stands behind a row. id: of the example it came from; several rows may share one.
 
-    texts: what is said about it, possibly nothing. position: of the example in its source. image:
-    its path, where it has one.
+    texts: what is said about it, possibly nothing. position: of the example in its source. image,
+    audio: the paths of its picture and its sound, where it has some.
     """
 
     id: str
     texts: list[str]
     position: NotRequired[int]
     image: NotRequired[str]
+    audio: NotRequired[str]
 
 
 class Memory:

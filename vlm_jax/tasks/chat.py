@@ -13,7 +13,7 @@ from vlm_jax import kwargs, metrics
 from vlm_jax.data.in_memory import InMemory
 from vlm_jax.data.schema import DataError, Example, Question, Source
 from vlm_jax.data.text import Arrays, pad, teacher_forcing
-from vlm_jax.data.turns import MARK, Format, marks
+from vlm_jax.data.turns import MARK, Format, marks, pictures_of
 from vlm_jax.losses import written_cross_entropy
 from vlm_jax.metrics.vqa_accuracy import vqa_accuracy_score
 from vlm_jax.tasks.vqa import accuracies, blind_answers, commonest_answer
@@ -170,7 +170,7 @@ def _so_far(example: Example, turn: int, given: Mapping[int, str]) -> Example:
         for t, question in enumerate(example["questions"][: turn + 1])
     ]
     shown = sum(marks(example)[: turn + 1])
-    pictures = list(example.get("pictures") or [example["image"]])[:shown]
+    pictures = pictures_of(example)[:shown]
     view: Any = {**example, "questions": questions, "pictures": pictures}
     return view
 
@@ -178,9 +178,9 @@ def _so_far(example: Example, turn: int, given: Mapping[int, str]) -> Example:
 def _alone(example: Example) -> Example:
     """The last question with the last picture, as if nothing had been said."""
     last = example["questions"][-1]
-    question = {**last, "question": f"{MARK} {last['question']}"}
-    pictures = example.get("pictures") or [example["image"]]
-    view: Any = {**example, "questions": [question], "pictures": pictures[-1:]}
+    pictures = pictures_of(example)[-1:]
+    question = {**last, "question": f"{MARK} " * len(pictures) + last["question"]}
+    view: Any = {**example, "questions": [question], "pictures": pictures}
     return view
 
 

@@ -27,7 +27,7 @@ class MaskedPretraining:
     10 % kept. mismatch_rate: share of examples shown the text of another image. match_weight:
     weight of the matching loss; 0, with mismatch_rate=0, for a model that reads texts alone or has
     no match score. match_class: which of the two match scores says that image and text belong
-    together; published VisualBERT has it first.
+    together, as in `tasks.matching`; published VisualBERT has it first.
     """
 
     tokenizer: Tokenizer

@@ -30,12 +30,14 @@ class Matching:
     """weight: of the matching loss beside the contrastive one. rerank: candidates of each query
     that are put in order again by the match; 0: none. start: id of the token that a text begins
     with when it is read with an image (BLIP's [Encode]); None: the text stays as it is.
+    match_class: which of the match scores, of which there are one or two, says that both belong
+    together.
     """
 
     weight: float = 1.0
     rerank: int = 16
     start: int | None = None
-    column: int = -1
+    match_class: int = -1
 
     def __post_init__(self):
         """ValueError for a negative number."""
@@ -63,7 +65,9 @@ class Matching:
         one third each; a wrong one that the batch does not have costs nothing.
         """
         logits, there = outputs["match_logits"], outputs["match_found"]
-        right = jnp.broadcast_to(jnp.array([[1, 0, 0]], jnp.int32), there.shape)
+        own = self.match_class % 2
+        right = jnp.array([[own, 1 - own, 1 - own]], jnp.int32)
+        right = jnp.broadcast_to(right, there.shape)
         each = softmax_cross_entropy(logits.reshape(-1, 2), right.reshape(-1))
         return jnp.mean(each.reshape(there.shape) * there, axis=1)
 
@@ -71,7 +75,7 @@ class Matching:
         """f32[B]: cross-entropy of each image's own text among wrong ones, by their scores (ViLT,
         arXiv:2102.03334, section 4.2).
         """
-        scores, there = outputs["match_logits"][..., self.column], outputs["match_found"]
+        scores, there = outputs["match_logits"][..., self.match_class], outputs["match_found"]
         own = jnp.zeros(len(scores), jnp.int32)
         return softmax_cross_entropy(jnp.where(there, scores, -1e9), own)
 
@@ -120,7 +124,7 @@ def match_scores(
 
     scores = np.full(len(pairs), -np.inf, np.float32)
     places = [int(pairs[order[visit[0]], 0]) for visit in visits]
-    told = dict(column=match.column, apart=not task.contrast)
+    told = dict(match_class=match.match_class, apart=not task.contrast)
     for number, found in run.matches(Visits(source, places), inputs, **told):
         scores[order[visits[number]]] = found[: len(visits[number])]
     return scores

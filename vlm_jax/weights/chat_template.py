@@ -23,7 +23,7 @@ FIRST, ANSWER, SECOND = "qwxyzfirst", "qwxyzanswer", "qwxyzsecond"
 def chat_format(folder: str | Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
     """Fields of `data.turns.Format` for turns of text alone; None without a template, or for one
     that cannot be told in these terms: what surrounds a turn must be the same for every turn, and
-    an answer must end with one of the tokenizer's ends.
+    an answer must end with one of the tokenizer's ends. Blanks may stand around an answer.
     """
     template = _template(folder)
     if template is None:
@@ -36,16 +36,19 @@ def chat_format(folder: str | Path, tokenizer: Tokenizer) -> dict[str, Any] | No
     except TemplateError:
         return None
     begins, found, after = one.partition(FIRST)
-    middle = two.removeprefix(one + ANSWER).removesuffix(SECOND + after)
-    if not found or two != one + ANSWER + middle + SECOND + after or "{" in one + middle:
+    opens = two.removeprefix(one).partition(ANSWER)[0]
+    middle = two.removeprefix(one + opens + ANSWER).removesuffix(SECOND + after)
+    if not found or two != one + opens + ANSWER + middle + SECOND + after or opens.strip():
         return None
+    blank = middle[: len(middle) - len(middle.lstrip())]
     names = (tokenizer.token(index) for index in tokenizer.ends)
-    end = next((name for name in names if name and middle.startswith(name)), None)
-    if end is None:
+    ends = (blank + name for name in names if name)
+    end = next((text for text in ends if middle.startswith(text)), None)
+    if end is None or "{" in one + middle:
         return None
-    between = middle.removeprefix(end)
     turn = {"turn": "{picture}{prompt}" + after, "ends": end}
-    return turn | {"begins": begins, "between": between, "picture": {}}
+    turn |= {"opens": opens} if opens or blank else {}
+    return turn | {"begins": begins, "between": middle.removeprefix(end), "picture": {}}
 
 
 def _template(folder: str | Path) -> str | None:

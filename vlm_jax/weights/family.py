@@ -64,18 +64,14 @@ class Family:
     inner: bool = False
 
 
-ACTIVATION_NAMES = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "tanh": "tanh",
-}
-"""Activation functions by the names that config.json files give them."""
+OWN = ("gelu", "gelu_10", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2")
+OWN += ("relu6", "sigmoid", "silu", "tanh")
+TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
+ACTIVATION_NAMES = {name: name for name in OWN} | dict.fromkeys(TANH, "gelu_tanh")
+ACTIVATION_NAMES |= {"gelu_python": "gelu", "swish": "silu", "hardswish": "hard_silu"}
+"""Activation functions by the names that config.json files give them: all of the reference's but
+those with parameters of their own.
+"""
 
 
 def activation(config: Config, key: str = "hidden_act") -> str:

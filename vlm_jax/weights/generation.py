@@ -21,8 +21,8 @@ LENGTH_FLAGS = ("max_new_tokens", "max_length", "min_new_tokens", "min_length")
 """max_length and min_length count the prompt, and give way to the others."""
 
 SET_FLAGS = (
-    *("bad_words_ids", "suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
-    "num_return_sequences",
+    *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+    *("forced_bos_token_id", "forced_eos_token_id", "num_return_sequences"),
 )
 """Flags that become something else of a `Search`."""
 
@@ -40,12 +40,19 @@ PASSIVE_FLAGS: dict[str, tuple | None] = UNSEEN | {
     "encoder_repetition_penalty": (1.0,),
     "remove_invalid_values": (False,),
     "renormalize_logits": (False,),
+    "guidance_scale": (1.0,),
+    "sequence_bias": ({},),
+    "exponential_decay_length_penalty": (),
+    "stop_strings": ([],),
+    "watermarking_config": (),
+    "max_time": (),
     "output_scores": None,
     "output_logits": None,
 }
 """Flags that change nothing, and the values for which that is so (None: any)."""
 
-DRAWING_FLAGS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+DRAWING_FLAGS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h")
+DRAWING_FLAGS += ("epsilon_cutoff", "eta_cutoff")
 """Flags that only texts drawn at random obey."""
 
 TOKEN_FLAGS = ("eos_token_id", "bos_token_id", "decoder_start_token_id", "sep_token_id")
@@ -85,8 +92,7 @@ def search_of(flags: Mapping, prompt: int = 1, room: int | None = None) -> decod
     }
     options.setdefault("pad", ends[0] if ends else 0)
     options |= _lengths(told, prompt, room)
-    banned = _banned(told, ends)
-    options |= dict(banned=banned) if banned else {}
+    options |= _banned(told, ends)
     if "forced_bos_token_id" in told and prompt == 1:
         options["forced"] = (int(told["forced_bos_token_id"]),)
     if "forced_eos_token_id" in told:
@@ -133,15 +139,12 @@ def _lengths(told: Mapping, prompt: int, room: int | None) -> dict[str, int]:
     return dict(max_length=most, min_length=min(fewest, most))
 
 
-def _banned(told: Mapping, ends: tuple[int, ...]) -> tuple[int, ...]:
-    """Tokens never to write: suppress_tokens, and bad_words_ids of one token each."""
-    found = set(np.atleast_1d(told.get("suppress_tokens", [])).astype(int).tolist())
-    for word in told.get("bad_words_ids", []):
-        if len(word) != 1:
-            raise ValueError(
-                f"generate: bad_words_ids with {list(word)} is not supported, only words of one "
-                "token are"
-            )
-        if word[0] not in ends:  # as in the reference, where an end is no bad word
-            found.add(int(word[0]))
-    return tuple(sorted(found))
+def _banned(told: Mapping, ends: tuple[int, ...]) -> dict[str, tuple]:
+    """Tokens never to write, not to begin with, or not after others, as far as there are any."""
+    flat = lambda name: tuple(sorted(set(np.atleast_1d(told.get(name, [])).astype(int).tolist())))
+    words = {tuple(map(int, word)) for word in told.get("bad_words_ids", [])}
+    # As in the reference, where an end by itself is no bad word.
+    words -= {(end,) for end in ends}
+    found = dict(banned=flat("suppress_tokens"), banned_first=flat("begin_suppress_tokens"))
+    found |= dict(banned_words=tuple(sorted(words)))
+    return {name: tokens for name, tokens in found.items() if tokens}

@@ -34,6 +34,9 @@ CONTEXT = 128_000
 WIDEST = 1333 / 800
 """Of ViLT's pictures, the longest side over the shortest."""
 
+CROPS = dict(min_crop_size=256, max_num_crops=4, min_ratio_to_activate=1.2)
+"""Pan and scan of Gemma 3, where the folder switches it on and says no more."""
+
 LARGE = 384
 """The side from which on ConvNext's pictures lose nothing at the edges."""
 
@@ -77,6 +80,7 @@ READ: Mapping[str, tuple[str, ...]] = {
         *("cap_pixels_per_frame", "max_video_tokens"),
     ),
     "tiles": ("max_image_size", "do_image_splitting"),
+    "crops": ("crop_size", "do_center_crop", "default_to_square", "do_pan_and_scan"),
 }
 """Keys that are read, of all kinds and by `fit`."""
 
@@ -140,7 +144,8 @@ def _usual(folder: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{folder}: pictures prepared by {name} are not supported; known are the image "
             f"processors of {', '.join(KINDS)}"
         )
-    return dict(KINDS.get(kind, {}))
+    cut = dict(fit="crops") if kind == "Gemma3" and given.get("do_pan_and_scan") is True else {}
+    return dict(KINDS.get(kind, {})) | cut
 
 
 def _channels(given: Any) -> tuple[float, ...]:
@@ -167,7 +172,7 @@ def _check(
         raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
     fit = usual.get("fit", "")
     known = {*COMMON, *READ[fit], *IDLE, *usual} - {"fit", "stats"}
-    known |= set() if fit in ("", "middle") else {"do_pad"}
+    known |= set() if fit in ("", "middle", "crops") else {"do_pad"}
     for key in sorted(set(given) - known):
         if given[key] is True:
             raise WeightsError(f"{folder}: {key}=true is not supported; set it to false")
@@ -295,8 +300,21 @@ def _tiles(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(size=side, fit="tiles", longest=longest, split=bool(settings["do_image_splitting"]))
 
 
+def _crops(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gemma 3's with pan and scan: parts of a picture beside the whole, for which the reference's
+    processor must be asked in every call, and its image processor by the folder.
+    """
+    reader = _reader(folder, settings)
+    if reader["fit"] != "stretch":
+        raise WeightsError(f"{folder}: do_pan_and_scan=true with do_center_crop=true: choose one")
+    told = {key: settings.get(f"pan_and_scan_{key}", usual) for key, usual in CROPS.items()}
+    names = dict(zip(("least", "most", "ratio"), told.values(), strict=True))
+    return reader | dict(fit="crops", crops=names)
+
+
 READERS = {
     "canvas": _canvas,
+    "crops": _crops,
     "middle": _middle,
     "native": _native,
     "patches": _patches,

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from vlm_jax.data.builders import records
 from vlm_jax.data.jsonl import FILE, Jsonl
 from vlm_jax.data.schema import DataError
+from vlm_jax.data.turns import pictures_of
 
 
 class JsonlFolder(tfds.core.GeneratorBasedBuilder):
@@ -49,6 +50,11 @@ class JsonlFolder(tfds.core.GeneratorBasedBuilder):
         source = Jsonl(str(folder))
         for index in range(len(source)):
             example = source[index]
+            if len(pictures_of(example)) != 1:
+                raise DataError(
+                    f"{folder / FILE}, example {example['id']}: a record holds one picture; train "
+                    "on conversations from the folder itself, as a source of the name jsonl"
+                )
             yield (
                 example["id"],
                 records.record(

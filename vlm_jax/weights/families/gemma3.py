@@ -111,14 +111,13 @@ def tasks(config: Config) -> dict[str, Any]:
     """Turns of the chat of the instruction-tuned models."""
     config, _, _ = sections(config)
     count = config["mm_tokens_per_image"]
-    picture = dict(name="run", token=config["image_token_index"], count=count)
-    around = "\n\n<start_of_image>{picture}<end_of_image>\n\n"
+    picture = dict(name="crops", token=config["image_token_index"], count=count)
+    picture |= dict(around="\n\n<start_of_image>{picture}<end_of_image>\n\n")
     turn = "<start_of_turn>user\n{picture}{prompt}<end_of_turn>\n<start_of_turn>model\n"
-    chat = dict(begins="{bos}", turn=turn, around=around, between="\n", ends="<end_of_turn>")
-    template = "{bos}" + turn.replace("{picture}", around)
+    chat = dict(begins="{bos}", turn=turn, between="\n", ends="<end_of_turn>")
     lengths: Any = dict(length=128, question_length=256, chat=chat)
     prompt = "Describe this image."
-    return writing_tasks(template, prompt=prompt, picture=picture, **lengths)
+    return writing_tasks("{bos}" + turn, prompt=prompt, picture=picture, **lengths)
 
 
 def agree(config: Config, inputs: Mapping[str, np.ndarray]) -> None:

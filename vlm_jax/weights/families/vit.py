@@ -9,10 +9,10 @@ from vlm_jax.weights.calls import UNNORMED, Inputs, nhwc, observed
 from vlm_jax.weights.calls import classifies as classified
 from vlm_jax.weights.families.clip import stack_fields
 from vlm_jax.weights.family import (
-    ACTIVATION_NAMES,
     Config,
     Family,
     Shapes,
+    activation,
     labels,
     one_of,
     picture,
@@ -72,7 +72,7 @@ def vision_fields(config: Config) -> dict[str, Any]:
     """The network without its classifier; `pooled` is the pooler's output, or the class token."""
     config = filled(config)
     pooled = config["has_pooler"]
-    act = one_of(config, "pooler_act", ACTIVATION_NAMES | {"linear": "linear"})
+    act = activation(config, "pooler_act")
     return dict(
         name="vit",
         patch=square(config, "patch_size"),
