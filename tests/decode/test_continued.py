@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.decoders.test_contract import FIELDS, SMALL, V
-from vlm_jax.decode import Search, continued, draft, example_keys, read_on, write_on
+from vlm_jax.decode import Search, draft, example_keys, read_on, write_on
 from vlm_jax.decode.continued import unread
 from vlm_jax.decoders.causal_lm import CausalLM
 from vlm_jax.layers.cache import enlarged, rewind
@@ -80,19 +80,25 @@ def test_what_is_taken_back_is_as_if_it_had_not_been_read():
     np.testing.assert_array_equal(found, expected)
 
 
+def written(apply, cache, tokens, mask, memory, search):
+    """The whole draft of what follows, and the cache that has read it."""
+    begun, cache = draft(apply, cache, tokens, mask, memory, search)
+    return write_on(apply, cache, begun, search, search.max_length)
+
+
 def test_the_cache_goes_on_after_what_was_written():
     decoder, apply = build("learned")
     search = Search(max_length=4, eos=(V - 1,), banned=(V - 1,))
     cache = decoder.init_cache(None, 24, batch=1)
     tokens, mask = np.array([[7, 2, 0]]), np.array([[True, True, False]])
-    go_on = jax.jit(lambda cache, tokens, mask: continued(apply, cache, tokens, mask, None, search))
+    go_on = jax.jit(lambda cache, tokens, mask: written(apply, cache, tokens, mask, None, search))
     found, cache = go_on(cache, tokens, mask)
-    assert found.tokens.shape == (1, 4) and int(cache["slot"][0, 0]) == 2 + 3
-    last = int(found.tokens[0, -1])
+    assert found.tokens.shape == (4,) and int(cache["slot"][0, 0]) == 2 + 3
+    last = int(found.tokens[-1])
     again, _ = go_on(cache, np.array([[last, 5, 0]]), mask)
-    everything = np.array([[7, 2, *found.tokens[0].tolist(), 5]])
+    everything = np.array([[7, 2, *found.tokens.tolist(), 5]])
     whole, _ = jax.jit(apply)(everything, None)
-    assert int(again.tokens[0, 0]) == int(jnp.argmax(whole[0, -1].at[V - 1].set(-jnp.inf)))
+    assert int(again.tokens[0]) == int(jnp.argmax(whole[0, -1].at[V - 1].set(-jnp.inf)))
 
 
 @pytest.mark.parametrize("kind", ["learned", "qwen2-vl"])
@@ -102,9 +108,7 @@ def test_a_text_written_in_parts_is_the_same_and_its_end_can_be_taken_back(kind)
     memory, _ = share(PIECES[0], 0)
     tokens, mask = np.array([PIECES[0] + [0, 0]]), np.arange(7)[None] < len(PIECES[0])
     empty = lambda: decoder.init_cache(None, 24, batch=1)
-    whole, _ = jax.jit(lambda *given: continued(apply, *given, memory, search))(
-        empty(), tokens, mask
-    )
+    whole, _ = jax.jit(lambda *given: written(apply, *given, memory, search))(empty(), tokens, mask)
     begun, cache = jax.jit(lambda *given: draft(apply, *given, memory, search))(
         empty(), tokens, mask
     )
@@ -112,13 +116,13 @@ def test_a_text_written_in_parts_is_the_same_and_its_end_can_be_taken_back(kind)
     for until in (1, 3, 4, 6):
         begun, cache = go_on(cache, begun, jnp.int32(until))
         assert int(begun.length) == until and bool(begun.done) == (until == 6)
-        np.testing.assert_array_equal(begun.tokens[:until], whole.tokens[0, :until])
+        np.testing.assert_array_equal(begun.tokens[:until], whole.tokens[:until])
     assert go_on._cache_size() == 1
     cache = unread(cache, len(PIECES[0]) + 2)  # two of the words that were written
     logits, _ = jax.jit(functools.partial(read_on, apply))(
         cache, np.array([[4, 6]]), np.ones((1, 2), bool), None
     )
-    everything = np.array([[*PIECES[0], *whole.tokens[0, :2].tolist(), 4, 6]])
+    everything = np.array([[*PIECES[0], *whole.tokens[:2].tolist(), 4, 6]])
     expected, _ = jax.jit(apply)(everything, memory)
     np.testing.assert_allclose(logits[0], expected[0, -1], atol=1e-5)
 
@@ -129,4 +133,4 @@ def test_several_texts_at_once_are_refused(options):
     one = jnp.ones((1, 1), jnp.int32)
     search = Search(max_length=2, eos=(1,), **options)
     with pytest.raises(ValueError, match="one way at a time"):
-        continued(apply, {}, one, one > 0, None, search, keys=example_keys(one[0], one[0]))
+        draft(apply, {}, one, one > 0, None, search, keys=example_keys(one[0], one[0]))

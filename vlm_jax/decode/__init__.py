@@ -9,7 +9,7 @@ asked whether it is done: the loop ends by itself once every row is.
 
 from vlm_jax.decode.beams import beam_search
 from vlm_jax.decode.buckets import Programs, Writer, pack, round_up
-from vlm_jax.decode.continued import continued, draft, read_on, write_on
+from vlm_jax.decode.continued import draft, read_on, write_on
 from vlm_jax.decode.flow import integrate, noise
 from vlm_jax.decode.generate import generate
 from vlm_jax.decode.guidance import guided
@@ -30,7 +30,6 @@ __all__ = [
     "Writer",
     "beam_search",
     "branch",
-    "continued",
     "draft",
     "example_keys",
     "follow",

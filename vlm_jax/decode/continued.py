@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vlm_jax.decode.generate import check_vocabulary
 from vlm_jax.decode.hypotheses import read_side_by_side
 from vlm_jax.decode.sampling import Texts, begin, extend
-from vlm_jax.decode.search import NEVER, Generated, Request, Search, make_request, normalise
+from vlm_jax.decode.search import NEVER, Request, Search, make_request
 from vlm_jax.layers.cache import rewind
 from vlm_jax.types import Cache, Features
 
@@ -106,23 +106,3 @@ def unread(cache: Cache, length: Any) -> Cache:
     if "ahead" in cache:
         ahead["ahead"] = cache["ahead"] - (cache["slot"] - length)
     return rewind(cache, length) | ahead
-
-
-def continued(
-    decoder: Decoder,
-    cache: Cache,
-    tokens: Int[Array, "1 T"],
-    mask: Bool[Array, "1 T"],
-    memory: Features | None,
-    search: Search,
-    *,
-    keys: Key[Array, " 1"] | None = None,
-) -> tuple[Generated, Cache]:
-    """What one text goes on with after some more tokens, and the cache that has read them and all
-    of what was written but its last token; arguments and errors as of `draft`.
-    """
-    begun, cache = draft(decoder, cache, tokens, mask, memory, search, keys=keys)
-    done, cache = write_on(decoder, cache, begun, search, search.max_length)
-    found = done.texts.found
-    found = found._replace(scores=normalise(found.scores, found.lengths, search))
-    return found._replace(**{k: getattr(found, k)[:, 0] for k in found._fields}), cache
