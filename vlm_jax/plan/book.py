@@ -43,7 +43,7 @@ BOOK = (
             f"vqa/paligemma.py:text=128,batch={64 * rows},{SLICED}",
             "v5e:8x8",
         )
-        for rows in (8, 16, 32, 64)
+        for rows in (8, 16, 32, 64, 128)
     ),
     Entry(PRETRAINING, "CLIP ViT-B/32", f"retrieval/clip.py:{SCALE}", "v5e:16x16"),
     Entry(PRETRAINING, "CLIP ViT-L/14", f"retrieval/clip.py:large,{SCALE}", "v5e:16x16"),
