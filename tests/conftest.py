@@ -6,8 +6,12 @@ same. VLM_JAX_CACHE moves the cache, which makes the second run of the suite sev
 
 import gc
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
+
+# A shell's background job ignores Ctrl-C, and tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CACHE = Path(os.environ.get("VLM_JAX_CACHE", Path.home() / ".cache" / "vlm_jax")) / "xla"
 

@@ -167,7 +167,7 @@ def test_unknown_models_and_settings_are_named(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     for change, message in (
         ({"model_type": "clap"}, "model_type='clap' is not supported; did you mean 'clip'"),
-        ({"vision_config": {"hidden_act": "gelu_10"}}, "hidden_act='gelu_10' is not supported"),
+        ({"vision_config": {"hidden_act": "xielu"}}, "hidden_act='xielu' is not supported"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         shutil.copy(folder / "model.safetensors", tmp_path)

@@ -83,5 +83,5 @@ def test_smallcap_trains(factor, expected):
 def test_unsupported_values_are_named():
     with pytest.raises(WeightsError, match="scale_attn_by_inverse_layer_idx=True"):
         gpt2.model(dict(scale_attn_by_inverse_layer_idx=True))
-    with pytest.raises(WeightsError, match="activation_function='mish'"):
-        gpt2.model(dict(activation_function="mish"))
+    with pytest.raises(WeightsError, match="activation_function='xielu'"):
+        gpt2.model(dict(activation_function="xielu"))

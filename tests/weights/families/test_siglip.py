@@ -93,5 +93,5 @@ def test_values_that_are_not_supported():
     config = dict(model_type="siglip", vision_config=dict(image_size=[224, 448]))
     with pytest.raises(WeightsError, match=r"image_size=\[224, 448\]"):
         pretrained.count(config)
-    with pytest.raises(WeightsError, match="hidden_act='gelu_10'"):
-        pretrained.count(dict(model_type="siglip", vision_config=dict(hidden_act="gelu_10")))
+    with pytest.raises(WeightsError, match="hidden_act='xielu'"):
+        pretrained.count(dict(model_type="siglip", vision_config=dict(hidden_act="xielu")))

@@ -90,5 +90,5 @@ def test_counts(label):
 def test_unsupported_values_are_named():
     with pytest.raises(WeightsError, match="feed_forward_proj='double-gelu'"):
         t5.model(dict(feed_forward_proj="double-gelu"))
-    with pytest.raises(WeightsError, match="dense_act_fn='mish'"):
-        t5.model(dict(feed_forward_proj="gated-mish"))
+    with pytest.raises(WeightsError, match="dense_act_fn='xielu'"):
+        t5.model(dict(feed_forward_proj="gated-xielu"))
