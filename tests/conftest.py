@@ -55,7 +55,7 @@ SHAPE_CHECKED = (
 install_import_hook([f"vlm_jax.{name}" for name in SHAPE_CHECKED], "beartype.beartype")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def few_programs():
     """Every compiled program keeps some mappings of memory; a process may have 65,530, and dies of
     more.
