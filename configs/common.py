@@ -253,8 +253,9 @@ def at_scale(config: ConfigDict, arg: ConfigDict) -> None:
         if arg.blocked and "blocked" in kwargs.keywords(TASKS[task.get("name", name)]):
             task.blocked = arg.blocked
     chosen: dict[str, Any] = {"dtype": "bfloat16"} if arg.bf16 else {}
-    if arg.remat:
-        chosen["remat"] = True if arg.remat == "true" else arg.remat
+    switch = {"": False, "false": False, "0": False, "true": True, "1": True}
+    if remat := switch.get(arg.remat.lower(), arg.remat):
+        chosen["remat"] = remat
     for part, table in models.PARTS.items():
         if config.model.get(part):
             known = kwargs.keywords(table[config.model[part]["name"]])

@@ -104,8 +104,7 @@ def make_program(
         state = state | {"optimizer": optimizer.init(state["params"])}
         return state | ({} if ema_decay is None else {"ema": state["params"]})
 
-    with jax.set_mesh(mesh):
-        whole = jax.eval_shape(lambda: complete(init()))
+    whole = jax.eval_shape(complete, shapes)
     layout = config.get("mesh")
     shardings = sharding.state_shardings(mesh, whole, layout)
     cast = sharding.cast_for_gathering(mesh, whole["params"], layout)

@@ -66,13 +66,22 @@ def test_values_and_gradients_equal_plain_attention(tpu, name):
     assert len(tpu) == 1
 
 
-@pytest.mark.parametrize("layout", [{"fsdp": 2, "data": 2, "tensor": 2}, {"context": 4, "data": 2}])
-def test_every_device_computes_its_rows_heads_and_queries(tpu, layout):
+LAYOUTS = [
+    ({"fsdp": 2, "data": 2, "tensor": 2}, G),
+    ({"context": 4, "data": 2}, G),
+    ({"data": 4, "tensor": 2}, 1),
+]
+
+
+@pytest.mark.parametrize(("layout", "groups"), LAYOUTS)
+def test_every_device_computes_its_rows_heads_and_queries(tpu, layout, groups):
     options = OPTIONS["a mask for each"]
+    q, *keys = inputs(B)
+    given = (q, *(x[:, :groups] for x in keys))
     with dot_product.plain():
-        expected = outputs(*inputs(B), **options)
+        expected = outputs(*given, **options)
     with jax.set_mesh(sharding.make_mesh(layout)):
-        found = jax.jit(functools.partial(outputs, **options))(*inputs(B))
+        found = jax.jit(functools.partial(outputs, **options))(*given)
     close(found, expected)
     assert len(tpu) == 1
 

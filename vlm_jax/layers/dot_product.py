@@ -124,29 +124,28 @@ def _tiled(q: Array, k: Array, mask: Array | None, relative: Array | None, dropo
     same = mask is None or mask.shape[1:3] == (1, 1)
     if platform() != "tpu" or _plain.get() or not same or relative is not None or dropout:
         return False
-    spread = (
-        q.shape[2] * share(k.shape, *AXES["k"])[1] == k.shape[1] * share(q.shape, *AXES["q"])[2]
-    )
-    divided = share(q.shape, *AXES["q"])[0] < len(q) or len(q) == 1 or not _split_rows()
-    return min(q.shape[1], k.shape[2]) >= LONG and spread and divided
+    return min(q.shape[1], k.shape[2]) >= LONG and _by_itself(q, k)
 
 
-def _split_rows() -> bool:
-    """Whether the mesh in force splits rows of a batch."""
-    return any(axis_sizes().get(axis, 1) > 1 for axis in BATCH)
+def _by_itself(q: Float[Array, "B T N K"], k: Float[Array, "B G S K"]) -> bool:
+    """Whether every device can attend with what it has: the mesh divides the rows that it splits,
+    and query heads are where their key heads are.
+    """
+    here, _, heads, _ = share(q.shape, *AXES["q"])
+    groups = share(k.shape, *AXES["k"])[1]
+    undivided = here == len(q) > 1 and any(axis_sizes().get(axis, 1) > 1 for axis in BATCH)
+    return not undivided and (k.shape[1] == 1 or q.shape[2] * groups == k.shape[1] * heads)
 
 
 def _at_once(q: Float[Array, "B T N K"], k: Float[Array, "B G S K"], dropout: float) -> int:
     """For how many examples a device computes its products at once; B where it does so for all."""
     rows = len(q)
     here, length, heads, _ = share(q.shape, *AXES["q"])
-    groups = share(k.shape, *AXES["k"])[1]
     each = length * heads * k.shape[2]
     whole = (
         _plain.get(),
         here == 1,
-        here == rows and _split_rows(),  # they do not divide it
-        k.shape[1] > 1 and q.shape[2] * groups != k.shape[1] * heads,  # heads apart from their keys
+        not _by_itself(q, k),
         dropout and (length, heads) != q.shape[1:3],  # one key draws for all of an example
         here * each <= BIG.get(platform(), math.inf),
     )

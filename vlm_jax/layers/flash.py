@@ -6,7 +6,6 @@ arXiv:2205.14135).
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 LANES = 128
@@ -59,8 +58,8 @@ def _filled(x: Float[Array, "N T K"]) -> Float[Array, "N T2 K2"]:
 
 def _tiles(splash: Any, rows: int, columns: int) -> Any:
     """The sides of the kernel's tiles, as large as divide the lengths."""
-    side = lambda length: max(n for n in np.arange(LANES, LARGEST + 1, LANES) if length % n == 0)
-    q, kv = int(side(rows)), int(side(columns))
+    side = lambda length: max(n for n in range(LANES, LARGEST + 1, LANES) if length % n == 0)
+    q, kv = side(rows), side(columns)
     forward = dict(block_q=q, block_kv=kv, block_kv_compute=kv)
     backward = dict(block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv)
     return splash.BlockSizes(**forward, **backward, use_fused_bwd_kernel=True)

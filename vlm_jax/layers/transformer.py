@@ -55,8 +55,8 @@ class Block(nn.Module):
     arXiv:2205.01917, as released by open_clip). cross_own: cross-attention reads, after the
     context, also what it adds to (Flamingo's resampler, section 2.1). leading: self-attention is of
     all tokens, but cross parts and "mlp" are of so many first ones, and "rest_mlp" of the others
-    (BLIP-2's Q-Former, arXiv:2301.12597, section 3.1). sliced: see `Mlp`. dropout: on attention
-    probabilities and on what each part adds.
+    (BLIP-2's Q-Former, arXiv:2301.12597, section 3.1). dropout: on attention probabilities and on
+    what each part adds.
     """
 
     heads: int
@@ -75,7 +75,6 @@ class Block(nn.Module):
     context_norm: bool = False
     cross_own: bool = False
     leading: int | None = None
-    sliced: bool = False
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
@@ -137,7 +136,7 @@ class Block(nn.Module):
     @nn.nowrap
     def _mlp(self, part: str, train: bool, x: Array) -> Array:
         options: dict[str, Any] = dict(bias=self.bias, dropout=self.dropout, dtype=self.dtype)
-        options |= {"sliced": self.sliced} | dict(self.mlp)
+        options |= dict(self.mlp)
         return Mlp(self.mlp_width, self.activation, **options, name=part)(x, train=train)
 
     @nn.nowrap
@@ -329,7 +328,8 @@ class Transformer(nn.Module):
     def _run(self, x: Array, layers: dict, around: Around, train: bool):
         """Scan over blocks, or over groups of blocks and then through the rest."""
         block = {name: getattr(self, name) for name in BLOCK_FIELDS}
-        block["sliced"] = self.remat == "sliced"
+        if self.remat == "sliced":
+            block["mlp"] = {"sliced": True, **self.mlp}
         if self.cross_every == 1:
             return self._scan(Block, self.layers)(**block, name="layers")(x, layers, around, train)
         size = self.cross_every
