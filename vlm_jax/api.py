@@ -81,25 +81,32 @@ def load_pretrained(folder: str | Path, *, batch_size: int = 64, dtype: Any = No
 
 
 def export(model: Model, folder: str | Path) -> None:
-    """Write a model that began as a published checkpoint as a folder of the same format.
+    """Write a model that began as a published checkpoint as a folder of the same format: of the
+    same class, or of the one that its heads, and the classes of its task, make it.
 
-    ValueError for a model made from scratch here, which has no published format, and for one that
-    was trained with other heads than the folder's class has. FileExistsError if the folder is not
-    empty.
+    ValueError for a model made from scratch here, which has no published format, and for one whose
+    heads no class of its family has. FileExistsError if the folder is not empty.
     """
     if model.published is None:
         raise ValueError(
             "this model was not made from a published checkpoint, so there is no format to export "
             "it to: its workdir holds everything"
         )
-    from vlm_jax.weights import pretrained  # late, as above
+    from vlm_jax.weights import pretrained, reclassed  # late, as above
 
     family, config, source = model.published
+    network = pretrained.Pretrained(family, config, model.run.experiment.model, model.run.variables)
     changed = pretrained.changed_heads(family, config, model.run.experiment.model)
     if changed:
-        raise ValueError(
-            f"this model was trained with another {' and '.join(changed)} than {source} has, so it "
-            "cannot be written as a folder of the same class: its workdir holds everything"
-        )
-    network = pretrained.Pretrained(family, config, model.run.experiment.model, model.run.variables)
+        tasks = model.run.experiment.tasks.values()
+        names = (getattr(task, "labels", getattr(task, "answers", ())) for task in tasks)
+        written = reclassed.reclassed(network, next((x for x in names if x), ()))
+        if written is None:
+            known = f", nor as {', '.join(family.classes)}" if family.classes else ""
+            raise ValueError(
+                f"this model was trained with another {' and '.join(changed)} than {source} has, "
+                f"so it cannot be written as a folder of the same class{known}: its workdir holds "
+                "everything"
+            )
+        network = written
     pretrained.write_folder(network, folder, like=source)

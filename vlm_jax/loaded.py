@@ -129,7 +129,8 @@ class Model:
         top: int = 5,
     ) -> Any:
         """The `top` likeliest classes of each picture, of each text, or of both together, best
-        first, as {"label", "score", "index"}; score is a probability.
+        first, as {"label", "score", "index"}; score is a probability. Where a text is about several
+        pictures (ViLT of NLVR2), `image` is a list of them, or a list of such lists.
         """
         task = self.task("classify", "classify")
         source, single = self._shown(image, text)
@@ -174,6 +175,10 @@ class Model:
             texts = [text] if isinstance(text, str) else list(text or ())
             return in_memory.texts_alone(texts), isinstance(text, str)
         images, single = _listed(image)
+        if self.run.experiment.read.pictures and not any(
+            isinstance(x, list | tuple) for x in images
+        ):
+            images, single = [images], True
         if text is None:
             return in_memory.pictures(images), single
         if getattr(self.run.experiment.model, "text", None) is None:

@@ -9,10 +9,10 @@ score says how well they fit: there is no contrast, and ranking reads every pair
 warmup and a linear decay, RandAugment(2, 9); each image's text is chosen among 15 wrong ones. It
 reports COCO R@1 61.5 / 42.7 and, zero-shot, Flickr30k 73.2 / 55.0.
 What differs: the wrong texts are those of the batch's next examples, where the paper draws them
-from the whole data set; the score's layer starts afresh, the paper's from that of its pre-training,
-which folders do not keep; pictures are stretched to 384 x 384, where the paper keeps their
-proportions; RandAugment leaves out what moves things. Without a folder the model starts from noise,
-and no number is expected.
+from the whole data set; the score's layer starts afresh from a folder without one, such as
+vilt-b32-mlm, the paper's from that of its pre-training, which folders do not keep; pictures are
+stretched to 384 x 384, where the paper keeps their proportions; RandAugment leaves out what moves
+things. Without a folder the model starts from noise, and no number is expected.
 """
 
 from configs import common

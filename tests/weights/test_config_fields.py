@@ -151,11 +151,11 @@ def test_no_field_is_passed_over(name):
     [
         ("visual_bert", dict(bypass_transformer=True), "bypass_transformer=True"),
         ("visual_bert", dict(hidden_act="xielu"), "hidden_act='xielu'"),
-        ("visual_bert", dict(architectures=["VisualBertForVisualReasoning"]), "VisualReasoning"),
+        ("visual_bert", dict(architectures=["VisualBertForTokenClassification"]), "TokenClass"),
         ("vilt", dict(max_image_length=200), "max_image_length=200"),
         ("vilt", dict(num_channels=1), "num_channels=1"),
         ("vilt", dict(image_size=[384, 640]), r"image_size=\[384, 640\]"),
-        ("vilt", dict(architectures=["ViltForImagesAndTextClassification"]), "ImagesAndText"),
+        ("vilt", dict(architectures=["ViltForTokenClassification"]), "TokenClass"),
         ("lxmert", dict(hidden_act="xielu"), "hidden_act='xielu'"),
         ("lxmert", dict(tie_word_embeddings=False), "tie_word_embeddings=False"),
         ("clip", dict(vision_config=dict(num_channels=4)), "num_channels=4"),

@@ -32,15 +32,18 @@ def pictures(
     captions: Sequence[str] | None = None,
 ) -> InMemory:
     """Pictures and videos, as `vlm_jax.api` takes them, without texts, or with one question or
-    caption each.
+    caption each. A list in place of a picture holds all `pictures` of an example.
 
     DataError for an array that is no picture and no video.
     """
     examples = []
     for number, given in enumerate(images):
-        image = as_image(given)
+        shown = [as_image(x) for x in (given if isinstance(given, list | tuple) else [given])]
+        image = shown[0]
         key = str(image) if isinstance(image, str | Path | VideoFile) else f"picture {number}"
         example = Example(id=key, image=image, captions=[], questions=[])
+        if isinstance(given, list | tuple):
+            example["pictures"] = shown
         if questions is not None:
             example["questions"] = [Question(question=questions[number], answers=[""])]
         if captions is not None:

@@ -83,11 +83,10 @@ class InputReader:
         missing = [name for name in needs.get(self.fit, ()) if not getattr(self, name)]
         if missing:
             raise ValueError(f"fit={self.fit!r} needs {' and '.join(missing)}")
-        if self.pictures is not None and (self.pictures < 1 or self.fit not in images.FITS):
-            raise ValueError(
-                f"pictures={self.pictures} with fit={self.fit!r}: at least one picture, all of one "
-                f"size; choose one of {', '.join(images.FITS)}"
-            )
+        able = (*images.FITS, "canvas", "regions")
+        if self.pictures is not None and (self.pictures < 1 or self.fit not in able):
+            shown = f"pictures={self.pictures} with fit={self.fit!r}: at least one picture, all of"
+            raise ValueError(f"{shown} one size; choose one of {', '.join(able)}")
         moving = self.fit in images.FITS or (self.fit == "native" and self.clip is not None)
         if self.frames is not None and (self.frames < 1 or not moving):
             raise ValueError(
@@ -127,15 +126,22 @@ class InputReader:
     def several(self, shown: Sequence[Any], rng: np.random.Generator | None) -> dict[str, Any]:
         """All pictures of an example as `VisionLanguageModel.encode_image` reads tiles: pixels
         uint8[pictures, H, W, 3], black beyond the last, and tiles bool[pictures], which are
-        there. DataError for more than `pictures`.
+        there; perhaps masks of patches. Regions are joined. DataError for more than `pictures`.
         """
         count = self.pictures or 1
         if len(shown) > count:
             raise DataError(f"{len(shown)} pictures, but data.image.pictures={count}: raise it")
+        if self.fit == "regions":
+            return self(np.concatenate([np.atleast_2d(x) for x in shown]), rng)[0]
+        there = np.arange(count) < len(shown)
+        if self.fit == "canvas":
+            read = [self(image, rng)[0] for image in shown]
+            read += [{name: x * 0 for name, x in read[0].items()}] * (count - len(read))
+            return stack(read) | {"tiles": there}
         pixels = np.zeros((count, *pair(self.size), 3), np.uint8)
         for number, image in enumerate(shown):
             pixels[number] = self(image, rng)[0]
-        return {"pixels": pixels, "tiles": np.arange(count) < len(shown)}
+        return {"pixels": pixels, "tiles": there}
 
     def _augmented(
         self, pixels: np.ndarray, rng: np.random.Generator | None

@@ -28,6 +28,9 @@ class CrossModalFusion(nn.Module):
         follows. Or "before_last": the state of the text
         token before the last real one as it is, as released for VisualBERT's answers; the layer is
         there all the same, for the sake of checkpoints that hold it. ValueError otherwise.
+    images: how many images a text has, all of as many tokens. It is read with each of them by
+        itself, the further ones in segments 2, 3, ...; the vectors that this pools stand side by
+        side, [B, images * D] (ViLT, section 4.3). ValueError if there are too few segments.
     heads: N, a divisor of width. The others are those of `layers.transformer.Transformer`.
     """
 
@@ -39,6 +42,7 @@ class CrossModalFusion(nn.Module):
     visual_projection: bool = True
     segments: int = 2
     pooling: str = "first"
+    images: int = 1
     attention: Options = NO_OPTIONS
     activation: str = "gelu"
     epsilon: float = 1e-6
@@ -48,9 +52,14 @@ class CrossModalFusion(nn.Module):
 
     @nn.compact
     def __call__(self, visual: Features, textual: Features, *, train: bool = False) -> Features:
-        """Tokens f32[B, S + T, D], visual ones first."""
+        """Tokens f32[B, S + T, D], visual ones first; of several images those of each with the
+        text, one behind the other, [B, S + images * T, D].
+        """
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling={self.pooling!r}: choose one of {POOLINGS}")
+        batch, count = len(visual.tokens), self.images
+        if count > 1:
+            visual, textual = self._one_by_one(visual, textual)
         both = self._embed(visual, textual)
         if not self.norm_first:
             norm = {"epsilon": self.epsilon, "dtype": self.dtype, "name": "embed_norm"}
@@ -64,7 +73,23 @@ class CrossModalFusion(nn.Module):
         squashed = jnp.tanh(nn.Dense(self.width, dtype=self.dtype, name="pooled")(pooled))
         pooled = pooled if self.pooling == "before_last" else squashed
         length = visual.tokens.shape[1] + textual.tokens.shape[1]
-        return Features(x[:, -length:], both.mask[:, -length:], pooled)
+        fused = Features(x[:, -length:], both.mask[:, -length:], pooled)
+        if count == 1:
+            return fused
+        tokens, mask = (x.reshape(batch, count * length, *x.shape[2:]) for x in fused[:2])
+        return Features(tokens, mask, pooled.reshape(batch, -1))
+
+    def _one_by_one(self, visual: Features, textual: Features) -> tuple[Features, Features]:
+        """Each image with its text, [B * images, ...]."""
+        count, tokens = self.images, visual.tokens.shape[1]
+        if self.segments <= count or tokens % count:
+            raise ValueError(
+                f"images={count} needs {count + 1} segments, of which there are {self.segments}, "
+                f"and {count} images of one size, whose tokens are {tokens} here"
+            )
+        apart = lambda x: x.reshape(-1, tokens // count, *x.shape[2:])
+        repeated = (jnp.repeat(x, count, axis=0) for x in textual[:2])
+        return Features(apart(visual.tokens), apart(visual.mask)), Features(*repeated)
 
     def _embed(self, visual: Features, textual: Features) -> Features:
         """Both token sets at one width, plus the embedding of their segment: 0 image, 1 text."""
@@ -78,8 +103,12 @@ class CrossModalFusion(nn.Module):
             return concatenate(Features(seen, visual.mask), Features(read, textual.mask))
         shape = (self.segments, 1, 1, self.width)
         segment = self.param("segment", nn.initializers.normal(0.02), shape).astype(self.dtype)
+        first = segment[0]
+        if self.images > 1:
+            rows = jnp.concatenate([segment[:1], segment[2 : self.images + 1]])[:, 0]  # [N, 1, D]
+            first = jnp.tile(rows, (len(seen) // self.images, 1, 1))
         return concatenate(
-            Features(seen + segment[0], visual.mask), Features(read + segment[1], textual.mask)
+            Features(seen + first, visual.mask), Features(read + segment[1], textual.mask)
         )
 
     def _class_token(self, batch: int) -> Features:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.constraints import BATCH, LENGTH, SPLIT, constrain
@@ -170,9 +170,34 @@ class RegionHead(nn.Module):
         return {f"region_{name}": score.astype(jnp.float32) for name, score in scores.items()}
 
 
+class GroundingHead(nn.Module):
+    """Which image token each token means: products of queries and keys of one attention head,
+    without a softmax (VisualBERT, arXiv:1908.03557, section 4.4). width: of both.
+    """
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "B L D"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B L S"]:
+        """Scores of the first S tokens, the image's, for all; the least number there is where mask
+        is False.
+        """
+        dense = lambda name: nn.Dense(self.width, dtype=self.dtype, name=name)
+        image = tokens[:, : mask.shape[1]]
+        query, key = dense("query")(tokens), dense("key")(image)
+        dense("value")(image)  # checkpoints hold it, nothing reads it
+        scores = jnp.einsum("blk,bsk->bls", query, key).astype(jnp.float32)
+        least = jnp.finfo(jnp.float32).min
+        return jnp.where(mask[:, None], scores / math.sqrt(self.width), least)
+
+
 HEADS = {
     "contrast": ContrastHead,
     "classify": ClassifierHead,
     "reconstruct": ReconstructionHead,
     "regions": RegionHead,
+    "ground": GroundingHead,
 }

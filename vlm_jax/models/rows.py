@@ -19,6 +19,13 @@ def for_rows(visual: Features, rows: int) -> Features:
     return visual if times == 1 else jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), visual)
 
 
+def joined(visual: Features, there: Bool[Array, "B N"]) -> Features:
+    """Of N images each the tokens of one row side by side, real where the image is there."""
+    mask = visual.mask & there.reshape(-1)[:, None]
+    tokens = visual.tokens.reshape(len(there), -1, visual.tokens.shape[-1])
+    return Features(tokens, mask.reshape(len(there), -1))
+
+
 def dealt(visual: Features, where: Bool[Array, "B T"]) -> Features:
     """The real tokens of all images in one row, then cut into the shares of B texts."""
     flat = [x.reshape(-1, *x.shape[2:]) for x in (visual.tokens, visual.mask)]

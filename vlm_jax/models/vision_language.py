@@ -43,6 +43,7 @@ class VisionLanguageModel(nn.Module):
     classify_head: Part = None
     reconstruct_head: Part = None
     regions_head: Part = None
+    ground_head: Part = None
     shared_words: bool = False
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -79,7 +80,8 @@ class VisionLanguageModel(nn.Module):
         "tokens"}, which need it no more. given: what else the vision encoder takes, such as a mask.
 
         {"pixels": ..., **given} is the same (see data.sizes); with "tiles" bool[B, N], which of
-        them are real, the pixels are uint8[B, N, H, W, 3], and their tokens one row of each B.
+        them are real, the others have an axis N, too, such as pixels uint8[B, N, H, W, 3], and the
+        tokens of all N are one row of each B.
         """
         if isinstance(image, Mapping):
             return self._encode_parts(image, train)
@@ -93,21 +95,18 @@ class VisionLanguageModel(nn.Module):
             visual = known_features(image)
             return visual if self.connector is None else self.connector(visual, train=train)
         given = {name: image[name] for name in image if name not in ("pixels", "grid", "tiles")}
-        pixels = image["pixels"]
         if "tiles" not in image:
-            return self.encode_image(pixels, train=train, **given)
-        visual = self.encode_image(pixels.reshape(-1, *pixels.shape[2:]), train=train, **given)
-        count, width = visual.tokens.shape[1:]
-        tokens = visual.tokens.reshape(len(pixels), -1, width)
-        return Features(tokens, jnp.repeat(image["tiles"], count, axis=1))
+            return self.encode_image(image["pixels"], train=train, **given)
+        flat = lambda x: x.reshape(-1, *x.shape[2:])
+        given = jax.tree.map(flat, given) | {"train": train}
+        visual = self.encode_image(flat(image["pixels"]), **given)
+        return rows.joined(visual, image["tiles"])
 
     def _normalised(self, image: Array) -> Array:
         """Float32 pixels; patches, of which a vision encoder may want several frames, so often."""
         x = image.reshape(*image.shape[:-1], -1, 3) if image.ndim == 3 else image
-        shape = (1,) * (x.ndim - 1) + (3,)
-        mean, std = (
-            jnp.asarray(x, jnp.float32).reshape(shape) for x in (self.image_mean, self.image_std)
-        )
+        as_row = lambda values: jnp.asarray(values, jnp.float32).reshape((1,) * (x.ndim - 1) + (3,))
+        mean, std = as_row(self.image_mean), as_row(self.image_std)
         x = ((x.astype(jnp.float32) / 255.0 - mean) / std).reshape(image.shape)
         frames = getattr(self.vision, "frames", 1) if image.ndim == 3 else 1
         alone = frames > 1 and image.shape[-1] == 3 * self.vision.patch**2
@@ -257,7 +256,7 @@ class VisionLanguageModel(nn.Module):
         train: bool = False,
     ) -> dict[str, Array]:
         """All that is known about image and text together: tokens, pooled if the model has that,
-        and the outputs of its heads: word_logits, match_logits, logits, region_...
+        and what its heads give: word_logits, match_logits, logits, region_..., region_scores.
 
         everywhere: word_logits of all tokens, not only of the text's.
         """
@@ -267,8 +266,11 @@ class VisionLanguageModel(nn.Module):
         if self.reconstruct_head is not None:
             length = fused.tokens.shape[1] if everywhere else inputs["text"].shape[1]
             outputs |= self._reconstructed(fused, length)
+        seen = fused.mask[:, : -inputs["text"].shape[1]]
+        if self.ground_head is not None:
+            outputs["region_scores"] = self.ground_head(fused.tokens, seen)
         if self.regions_head is not None:
-            outputs |= self.regions_head(fused.tokens[:, : -inputs["text"].shape[1]])
+            outputs |= self.regions_head(fused.tokens[:, : seen.shape[1]])
         if self.classify_head is not None:
             outputs["logits"] = self.classify_head(summary(fused), train=train)
         return outputs
@@ -276,9 +278,8 @@ class VisionLanguageModel(nn.Module):
     def _reconstructed(self, fused: Features, length: int) -> dict[str, Array]:
         """Scores of words at the last tokens, and of the match."""
         tokens = fused.tokens[:, -length:]
-        if not self.reconstruct_head.tied:
-            return self.reconstruct_head(tokens, summary(fused))
-        return self.reconstruct_head(tokens, summary(fused), self.text.word_vectors())
+        words = (self.text.word_vectors(),) if self.reconstruct_head.tied else ()
+        return self.reconstruct_head(tokens, summary(fused), *words)
 
     def encode(
         self, visual: Features | None, inputs: Mapping[str, Array], *, train: bool = False
@@ -305,8 +306,7 @@ class VisionLanguageModel(nn.Module):
         """What the decoder attends to: the image, or inputs["text"], or both together, as far as
         the task gives them.
         """
-        fused = "text" in inputs and (self.fusion is not None or self.text is not None)
-        if fused:
+        if "text" in inputs and (self.fusion is not None or self.text is not None):
             return self.fuse(visual, inputs, train=train)
         if visual is not None and "segments" in inputs:
             return rows.side_by_side(visual, inputs["segments"])

@@ -1,4 +1,6 @@
-"""Classification of an image, or of an image with a text, by accuracy, precision, recall and F1."""
+"""Classification of an image, or of an image or several with a text, by accuracy, precision, recall
+and F1.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +12,7 @@ import numpy as np
 from vlm_jax import metrics
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.data.text import Arrays, encoder_text
+from vlm_jax.data.turns import pictures_of
 from vlm_jax.losses import softmax_cross_entropy
 from vlm_jax.metrics.classification import softmax
 from vlm_jax.tokenizers import Tokenizer
@@ -20,13 +23,14 @@ class Classification:
     """labels: the C classes, values of example["label"]. The text beside the image is the example's
     first caption.
 
-    length: tokens of that text.
+    length: tokens of that text. pictures: how many each example has; None: as many as are read.
     """
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     length: int = 32
     label_smoothing: float = 0.0
+    pictures: int | None = None
     head: ClassVar[str] = "classify"
     texts: ClassVar[str | None] = None
 
@@ -36,7 +40,10 @@ class Classification:
         return self.query(example) | {"label": np.int32(label)}
 
     def query(self, example: Example) -> Arrays:
-        """The text beside the image."""
+        """The text beside the image. DataError for another number of `pictures`."""
+        shown = len(pictures_of(example))
+        if self.pictures not in (None, shown):
+            raise DataError(f"{shown} pictures, but each text is about {self.pictures} of them")
         text = example["captions"][0] if example["captions"] else ""
         return encoder_text(self.tokenizer, text, self.length)
 

@@ -16,6 +16,9 @@ from vlm_jax.weights.folder import WeightsError, copy_small_files, open_tensors,
 
 SUBFOLDER = "published"
 
+BODY = ("vision", "text", "fusion", "decoder")
+"""The parts of a model that are no heads."""
+
 
 def is_published(init: Any) -> bool:
     """Whether config.init names a checkpoint folder of somebody else rather than a workdir."""
@@ -52,7 +55,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         reader, statistics = {}, {}  # pictures are read as the config says
     data["image"] = data.get("image") or reader
     if not config.get("model"):
-        model, skip = headed(_model(family, published, folder), config.get("tasks") or {})
+        tasks = config.get("tasks") or {}
+        model = _model(family, published, folder)
+        model, skip = headed(model, tasks, usual_head(family, published, model, tasks))
         config["model"] = model | statistics
         config["init"] = _skipping(config["init"], skip)
     if setups.reads_texts(family.model(published)):
@@ -60,13 +65,35 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return config | {"data": data}
 
 
-def headed(model: Mapping[str, Any], tasks: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def usual_head(
+    family: Any, published: Mapping[str, Any], model: Mapping[str, Any], tasks: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fields of the classifier that the family's class for one of the tasks has on the same network
+    as `model`, but for its classes; none if there is no such class.
+    """
+    same = lambda other: all(model.get(part) == other.get(part) for part in BODY)
+    wanted = {dict(section or {}).get("name", name) for name, section in tasks.items()}
+    for name in family.classes:
+        described = dict(published) | {"architectures": [name]}
+        try:
+            other = family.model(described)
+        except WeightsError:
+            continue  # the folder lacks what this class needs
+        if wanted & family.tasks(described).keys() and other.get("classify") and same(other):
+            return {key: x for key, x in other["classify"].items() if key != "classes"}
+    return {}
+
+
+def headed(
+    model: Mapping[str, Any], tasks: Mapping[str, Any], usual: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """A folder's model with the heads that tasks learn with, and patterns of the parameters that
     are not taken over.
 
     A classifier is kept for tasks that list as many classes; otherwise its last layer begins anew,
     with as many as the task has. Heads that no task asks for are left out, and those that are
-    missing are made: class scores, and words where there is a text encoder.
+    missing are made: class scores, with the fields `usual`, and words where there is a text
+    encoder.
     """
     model, skip = dict(model), []
     sections = {name: dict(section or {}) for name, section in tasks.items()}
@@ -83,11 +110,15 @@ def headed(model: Mapping[str, Any], tasks: Mapping[str, Any]) -> tuple[dict[str
         model["reconstruct"] = dict(vocab=model["text"]["vocab"], tied=True, match=match)
         skip.append("reconstruct_head")
     given = next((s for n, s in sections.items() if kinds[n] in ("vqa", "classification")), None)
-    return _classified(model, given, "classify" in asked, skip)
+    return _classified(model, given, "classify" in asked, skip, usual or {})
 
 
 def _classified(
-    model: dict[str, Any], task: Mapping[str, Any] | None, asked: bool, skip: list[str]
+    model: dict[str, Any],
+    task: Mapping[str, Any] | None,
+    asked: bool,
+    skip: list[str],
+    usual: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     """The model with a classifier for a task, or without one if none is asked for."""
     listed = None if task is None else task.get("answers", task.get("labels"))
@@ -103,7 +134,7 @@ def _classified(
         return model, [*skip, "classify_head"]
     if not asked or task is None or (head and count == head["classes"]):
         return model, skip
-    model["classify"] = {key: x for key, x in head.items() if key != "classes"}
+    model["classify"] = {key: x for key, x in (head or usual).items() if key != "classes"}
     return model, [*skip, "classify_head/out" if head else "classify_head"]
 
 

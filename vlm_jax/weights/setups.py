@@ -77,7 +77,9 @@ def reader_of(
     if family.pictures is not None and not read_processor(folder):
         return family.pictures(config)
     reader, statistics = region_fields(family, config) or image_fields(folder)
-    return reader | frames_of(model), statistics
+    count = family.tasks(config).get("classification", {}).get("pictures")
+    several = dict(pictures=count) if (count or 1) > 1 else {}
+    return reader | several | frames_of(model), statistics
 
 
 def reads_texts(model: Config) -> bool:

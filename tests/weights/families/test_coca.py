@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import open_clip as clip
 import pytest
+import transformers
 
 from tests.weights import oracles, parity
 from vlm_jax.decoders import coca as decoder
@@ -101,6 +102,38 @@ def test_the_paper_has_one_mlp_per_layer():
     assert all(name.startswith("text_decoder.resblocks.") for name in usual - names)
     assert {name.split(".")[3] for name in usual - names} == {"mlp", "ln_2"}
     assert coca.model(dict(model_cfg=paper))["decoder"]["parts"] == decoder.PAPER
+
+
+@pytest.mark.parametrize("case", ["pooled", "no pooler"])
+def test_open_clips_own_flags(case, monkeypatch):
+    """open_clip asks for names that newer releases of transformers lack, of its beams alone."""
+    module = clip.coca_model
+    names = ("LogitsProcessorList", "TopPLogitsWarper", "TopKLogitsWarper", "MaxLengthCriteria")
+    names += ("RepetitionPenaltyLogitsProcessor", "MinLengthLogitsProcessor")
+    for name in (*names, "StoppingCriteriaList"):
+        monkeypatch.setattr(module, name, getattr(transformers, name), raising=False)
+    kinds = dict(top_k=transformers.TopKLogitsWarper, top_p=transformers.TopPLogitsWarper)
+    monkeypatch.setattr(module, "GENERATION_TYPES", kinds | dict(beam_search=""), raising=False)
+    monkeypatch.setattr(module, "_has_transformers", True)
+    base = CASES[case]
+    model = parity.randomise(build(base))
+    config = dict(model_type="open_clip_coca", model_cfg=base)
+    loaded = pretrained.from_tensors(config, Arrays(oracles.state_of(model)))
+    size = base["vision_cfg"]["image_size"]
+    given = dict(image=parity.pixels(3, 3, size, size))
+    flags = dict(sot_token_id=1, eos_token_id=3, seq_len=8, min_seq_len=3, pad_token_id=0)
+    flags |= dict(generation_type="top_k", top_k=1, fixed_output_length=True)
+    for more in ({}, dict(repetition_penalty=1.7), dict(min_seq_len=6)):
+        asked = flags | more
+        expected = model.generate(**parity.tensors_of(given), **asked).numpy()
+        found = np.asarray(loaded.call("generate", given, asked)["tokens"])
+        np.testing.assert_array_equal(found, expected)
+    wrong = [dict(generation_type="top_p"), dict(top_k=5), dict(generation_type="beam_search")]
+    wrong += [dict(max_seq_len=4), dict(min_seq_len=8)]
+    for more in wrong:
+        (name, value), *_ = more.items()
+        with pytest.raises(ValueError, match=f"{name}={value!r}"):
+            loaded.call("generate", given, flags | more)
 
 
 def test_generation(tmp_path):

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import (
     ViltConfig,
     ViltForImageAndTextRetrieval,
+    ViltForImagesAndTextClassification,
     ViltForMaskedLM,
     ViltForQuestionAnswering,
     ViltModel,
@@ -73,6 +74,27 @@ def test_vilt(kind, case, names, tmp_path):
     parity.check(model, given, tmp_path, names=names, **options)
 
 
+@pytest.mark.parametrize(("case", "count"), [("square", 2), ("no biases, three modalities", 3)])
+def test_a_text_with_several_images(case, count, tmp_path):
+    config = CONFIGS[case] | dict(modality_type_vocab_size=count + 1, num_images=count)
+    model, given = parity.randomise(ViltForImagesAndTextClassification(ViltConfig(**config))), {}
+    for name, x in inputs(case).items():
+        pictures = np.stack([np.roll(x, i, axis=0) for i in range(count)], axis=1)
+        given[name] = pictures if name.startswith("pixel") else x
+    loaded = parity.check(model, given, tmp_path, theirs=ask)
+    one = {name: x[:, 0] if name.startswith("pixel") else x for name, x in given.items()}
+    with pytest.raises(ValueError, match=f"1 images for each text: this model reads {count}"):
+        loaded.call("forward", one)
+
+
+def test_one_image_of_the_class_for_several(tmp_path):
+    config = ViltConfig(**CONFIGS["square"], num_images=1)
+    model = parity.randomise(ViltForImagesAndTextClassification(config))
+    given = inputs("square")
+    given["pixel_mask"] = given["pixel_mask"][:, None]
+    parity.check(model, given, tmp_path, theirs=ask, gradients=False)
+
+
 def test_images_of_the_usual_size_need_no_mask(tmp_path):
     model = parity.randomise(ViltForImageAndTextRetrieval(ViltConfig(**CONFIGS["square"])))
     model.save_pretrained(tmp_path)
@@ -95,12 +117,20 @@ def test_the_first_releases_name_of_the_words_bias(tmp_path):
 def test_what_is_not_supported_is_named():
     with pytest.raises(WeightsError, match="max_image_length=200"):
         count(dict(model_type="vilt", max_image_length=200))
+    several = dict(architectures=["ViltForImagesAndTextClassification"])
+    with pytest.raises(WeightsError, match="num_images=2 is not supported with modality_type"):
+        count(dict(model_type="vilt", num_images=2) | several)
 
 
 COUNTS = {
     "B/32": ("ViltModel", {}, 111_595_008),
     "B/32, masked words": ("ViltForMaskedLM", {}, 112_217_658),
     "B/32, answers": ("ViltForQuestionAnswering", dict(num_labels=3129), 117_588_537),
+    "B/32, two images": (
+        "ViltForImagesAndTextClassification",
+        dict(num_labels=2, num_images=2, modality_type_vocab_size=3),
+        113_962_754,
+    ),
     "B/32, retrieval": ("ViltForImageAndTextRetrieval", {}, 111_595_777),
 }
 

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from transformers import (
     VisualBertConfig,
+    VisualBertForMultipleChoice,
     VisualBertForPreTraining,
     VisualBertForQuestionAnswering,
+    VisualBertForRegionToPhraseAlignment,
+    VisualBertForVisualReasoning,
     VisualBertModel,
 )
 
@@ -25,6 +28,9 @@ CLASSES = {
     VisualBertModel: dict(tokens="last_hidden_state", pooled="pooler_output"),
     VisualBertForPreTraining: dict(logits="prediction_logits", score="seq_relationship_logits"),
     VisualBertForQuestionAnswering: dict(logits="logits"),
+    VisualBertForVisualReasoning: dict(logits="logits"),
+    VisualBertForMultipleChoice: dict(logits="logits"),
+    VisualBertForRegionToPhraseAlignment: dict(logits="logits"),
 }
 CASES = [(kind, case) for kind in CLASSES for case in CONFIGS]
 
@@ -50,13 +56,22 @@ def inputs(case: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("kind", "case"), CASES)
 def test_visual_bert(kind, case, tmp_path):
     names, given = CLASSES[kind], inputs(case)
+    where = {}
+    if kind is VisualBertForMultipleChoice:  # of which the second is read with the other image
+        given = {name: np.stack([x, x[::-1]], axis=1) for name, x in given.items()}
+    if kind is VisualBertForRegionToPhraseAlignment:  # -1 fills up; words before regions
+        given["region_to_phrase_position"] = np.array([[2, 0, 9, -1], [10, 6, 3, 1]])
+        seen = given["visual_attention_mask"][:, None] * np.ones((2, 4, 1))
+        where = dict(logits=seen)
 
     def ask(model, given):
         found = model(**given)
         return {ours: found[theirs] for ours, theirs in names.items()}
 
     model = parity.randomise(kind(VisualBertConfig(**CONFIGS[case])))
-    parity.check(model, given, tmp_path, names=tuple(names), theirs=ask)  # padding, too
+    parity.check(
+        model, given, tmp_path, names=tuple(names), theirs=ask, where=where
+    )  # padding, too
 
 
 def test_what_is_not_supported_is_named(tmp_path):
@@ -72,6 +87,9 @@ REGIONS = dict(model_type="visual_bert", visual_embedding_dim=2048)
 COUNTS = {
     "base": ("VisualBertModel", {}, 111_450_624),
     "base, pre-training": ("VisualBertForPreTraining", {}, 112_074_812),
+    "base, reasoning": ("VisualBertForVisualReasoning", {}, 111_452_162),
+    "base, choices": ("VisualBertForMultipleChoice", {}, 111_451_393),
+    "base, phrases": ("VisualBertForRegionToPhraseAlignment", {}, 112_222_460),
     "base, answers": ("VisualBertForQuestionAnswering", dict(num_labels=3129), 113_856_825),
 }
 

@@ -1,4 +1,5 @@
-"""BERT (arXiv:1810.04805): `BertModel`, `BertForMaskedLM` and `BertForPreTraining` folders.
+"""BERT (arXiv:1810.04805): `BertModel`, `BertForMaskedLM`, `BertForPreTraining` and
+`BertForSequenceClassification` folders.
 
 Other families read their BERT-type networks with `fields`, `stack_fields` and the rules here.
 """
@@ -11,6 +12,7 @@ from vlm_jax.weights.family import (
     Family,
     Shapes,
     activation,
+    labels,
     one_of,
     require,
 )
@@ -31,10 +33,12 @@ DEFAULTS: dict[str, Any] = dict(
 )
 """What a config.json that leaves a key out means by it."""
 
+CLASSIFIER = "BertForSequenceClassification"
 PARTS = {
     "BertModel": dict(prefix="", pooler=True, words=False, match=False),
     "BertForMaskedLM": dict(prefix="bert.", pooler=False, words=True, match=False),
     "BertForPreTraining": dict(prefix="bert.", pooler=True, words=True, match=True),
+    "BertForSequenceClassification": dict(prefix="bert.", pooler=True, words=False, match=False),
 }
 """What the classes consist of. prefix and has_pooler are no keys of published folders: there the
 tensors tell. sentence_pooling comes from the folder of a sentence encoder, which has no pooler.
@@ -57,7 +61,8 @@ def settled(config: Config, shapes: Shapes) -> Config:
         words = any(name.startswith("cls.predictions.") for name in shapes)
         match = any(name.startswith("cls.seq_relationship.") for name in shapes)
         heads = "BertForPreTraining" if match else "BertForMaskedLM"
-        known["architectures"] = [heads if words else "BertModel"]
+        bare = CLASSIFIER if "classifier.weight" in shapes else "BertModel"
+        known["architectures"] = [heads if words else bare]
     if known["architectures"][0] == "BertModel":
         prefixed = any(name.startswith("bert.") for name in shapes)
         pooled = any(name.endswith("pooler.dense.weight") for name in shapes)
@@ -185,12 +190,19 @@ def head_fields(config: Config, match: bool) -> dict[str, Any]:
     )
 
 
+def classifies(config: Config) -> bool:
+    """Whether a folder is a classifier's of texts."""
+    return (config.get("architectures") or [""])[0] == CLASSIFIER
+
+
 def model(config: Config) -> dict[str, Any]:
     """config.json as config.model."""
     config, parts = filled(config), parts_of(config)
     model: dict[str, Any] = dict(text=fields(config, parts["pooler"]))
     if parts["words"]:
         model["reconstruct"] = head_fields(config, parts["match"])
+    if classifies(config):
+        model["classify"] = dict(classes=labels(config))
     return model
 
 
@@ -199,6 +211,7 @@ def rules(config: Config) -> Rules:
     parts = parts_of(config)
     match = "cls.seq_relationship" if parts["match"] else None
     head = head_rules("reconstruct_head", match=match) if parts["words"] else []
+    head += dense("classify_head/out", "classifier") if classifies(config) else []
     return encoder_rules("text", parts["prefix"], parts["pooler"]) + head
 
 
@@ -224,4 +237,5 @@ BERT = Family(
     renames=RENAMES,
     ignored=ignored,
     settle=settled,
+    classes=dict.fromkeys(PARTS, "num_labels"),
 )

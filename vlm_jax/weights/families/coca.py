@@ -181,6 +181,55 @@ def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
     return with_tokens(apply, visual, texts) | {"logits": found[0], "tokens": tokens}
 
 
+USUAL: dict[str, Any] = dict(generation_type="beam_search", seq_len=30, min_seq_len=5)
+USUAL |= dict(max_seq_len=77, top_k=1, top_p=0.1, num_beams=6, num_beam_groups=3)
+USUAL |= dict(fixed_output_length=False, temperature=1.0)
+"""What open_clip's generate means by a flag that is left out."""
+
+TELLING = ("generation_type", "seq_len", "min_seq_len", "max_seq_len", "sot_token_id")
+TELLING += ("fixed_output_length",)
+"""Flags that only open_clip's generate has."""
+
+
+def searched(flags: Config) -> dict[str, Any]:
+    """open_clip's flags as those of `weights.generation`, where there are any of its own: the
+    likeliest word each time, generation_type="top_k" with top_k=1. ValueError for another way.
+    """
+    given = dict(flags.items())
+    if not set(TELLING) & set(given):
+        return given
+    told = USUAL | given
+    length, fewest = int(told["seq_len"]), int(told["min_seq_len"])
+    if told["generation_type"] != "top_k":
+        raise ValueError(
+            f"generate: generation_type={told['generation_type']!r} is not supported (open_clip's "
+            "beams are those of groups, its top_p draws): use 'top_k' with top_k=1"
+        )
+    if told["top_k"] != 1:
+        raise ValueError(f"generate: top_k={told['top_k']!r} draws words, only top_k=1 does not")
+    for name, wrong in (
+        ("min_seq_len", fewest >= length),
+        ("max_seq_len", told["max_seq_len"] < length),
+    ):
+        if wrong:
+            raise ValueError(
+                f"generate: {name}={told[name]} is not supported with seq_len={length}"
+            )
+    kept = {name: x for name, x in given.items() if name not in (*USUAL, *TELLING)}
+    start, end = given.get("sot_token_id"), kept.get("eos_token_id")
+    end = TOKENS["eos_token_id"] if end is None else end
+    start = kept.get("bos_token_id", TOKENS["bos_token_id"]) if start is None else start
+    special = dict(bos_token_id=start, eos_token_id=end, forced_eos_token_id=end)
+    special["pad_token_id"] = kept.get("pad_token_id", 0)
+    return kept | special | dict(max_length=length, min_length=fewest)
+
+
+def generate(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
+    """tokens of what is written about pictures; flags of either reference, see `searched`."""
+    write = language(lambda apply, inputs: read_picture(apply, named(inputs)))["generate"]
+    return write(apply, inputs, searched(flags))
+
+
 def tasks(config: Config) -> dict[str, Any]:
     """Retrieval and captioning with texts of the trained length."""
     length = open_clip.sections(config)[1]["context_length"]
@@ -194,7 +243,7 @@ COCA = Family(
     calls={
         "forward": forward,
         "contrast": open_clip.contrast,
-        "generate": language(lambda apply, inputs: read_picture(apply, named(inputs)))["generate"],
+        "generate": generate,
     },
     ignored=open_clip.OPEN_CLIP.ignored,
     tasks=tasks,

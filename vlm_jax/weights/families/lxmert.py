@@ -201,6 +201,7 @@ LXMERT = Family(
     example,
     calls={"forward": forward, "match": match_of(forward)},
     renames=bert.RENAMES,
+    classes=dict.fromkeys(PREFIXES, "num_qa_labels"),
     ignored=(*bert.BUFFERS, *bert.TIED),
     tasks=tasks,
 )

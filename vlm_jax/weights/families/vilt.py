@@ -1,5 +1,5 @@
-"""ViLT (arXiv:2102.03334): `ViltModel`, `ViltForMaskedLM`, `ViltForQuestionAnswering` and
-`ViltForImageAndTextRetrieval` folders.
+"""ViLT (arXiv:2102.03334): `ViltModel`, `ViltForMaskedLM`, `ViltForQuestionAnswering`,
+`ViltForImageAndTextRetrieval` and `ViltForImagesAndTextClassification` (NLVR2) folders.
 
 The reference shuffles the patches of an image, which changes nothing but the order of its image
 tokens, and fills smaller images up with some of their padding, which nothing looks at; here
@@ -20,11 +20,13 @@ from vlm_jax.weights.family import (
     Family,
     activation,
     answer_task,
+    class_names,
     labels,
     picture,
     require,
     square,
 )
+from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.fused_calls import match as match_of
 from vlm_jax.weights.fused_calls import named, typed_inputs
 from vlm_jax.weights.rules import Form, Rule, Rules, attention, dense, norm, patches, reshaped
@@ -43,7 +45,10 @@ PREFIXES = {
     "ViltForMaskedLM": "vilt.",
     "ViltForQuestionAnswering": "vilt.",
     "ViltForImageAndTextRetrieval": "vilt.",
+    "ViltForImagesAndTextClassification": "vilt.",
 }
+SEVERAL = "ViltForImagesAndTextClassification"
+"""The class that reads a text with several images, each by itself."""
 
 
 def filled(config: Config) -> dict[str, Any]:
@@ -55,6 +60,19 @@ def filled(config: Config) -> dict[str, Any]:
 def kind(config: Config) -> str:
     """The class that a folder was saved from."""
     return bert.architecture(config, {name: name for name in PREFIXES}, "ViltModel")
+
+
+def images(config: Config) -> int:
+    """How many images a text is about. WeightsError if there are not as many modalities."""
+    if kind(config) != SEVERAL:
+        return 1
+    count, modalities = config.get("num_images", -1), filled(config)["modality_type_vocab_size"]
+    if not 1 <= count < modalities:
+        raise WeightsError(
+            f"config.json: num_images={count!r} is not supported with "
+            f"modality_type_vocab_size={modalities}: a text and each image have one"
+        )
+    return int(count)
 
 
 def model(config: Config) -> dict[str, Any]:
@@ -81,13 +99,15 @@ def model(config: Config) -> dict[str, Any]:
             pooling="start",
             visual_projection=False,
             segments=config["modality_type_vocab_size"],
+            images=images(config),
         ),
     )
     if wanted == "ViltForMaskedLM":
         head = dict(activation=activation(config), epsilon=config["layer_norm_eps"])
         parts["reconstruct"] = head | dict(vocab=config["vocab_size"], tied=True, match=False)
-    if wanted == "ViltForQuestionAnswering":
-        hidden = dict(hidden=2 * config["hidden_size"], norm="before", epsilon=1e-5)
+    if wanted in ("ViltForQuestionAnswering", SEVERAL):
+        times = images(config) if wanted == SEVERAL else 2
+        hidden = dict(hidden=times * config["hidden_size"], norm="before", epsilon=1e-5)
         parts["classify"] = dict(classes=labels(config)) | hidden
     if wanted == "ViltForImageAndTextRetrieval":
         parts["classify"] = dict(classes=1)
@@ -146,7 +166,7 @@ def head_rules(wanted: str) -> Rules:
             *norm("reconstruct_head/norm", "mlm_score.transform.LayerNorm"),
             Rule("reconstruct_head/words_bias", "mlm_score.decoder.bias"),
         ]
-    if wanted == "ViltForQuestionAnswering":
+    if wanted in ("ViltForQuestionAnswering", SEVERAL):
         return [
             *dense("classify_head/hidden", "classifier.0"),
             *norm("classify_head/norm", "classifier.1"),
@@ -156,9 +176,31 @@ def head_rules(wanted: str) -> Rules:
 
 
 def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
-    """A picture and two words."""
-    image = picture(square(filled(config), "image_size"))
+    """A picture, or several, and two words."""
+    image: Any = picture(square(filled(config), "image_size"))
+    if kind(config) == SEVERAL:
+        count = images(config)
+        image = dict(pixels=np.stack([image] * count, axis=1), tiles=np.ones((1, count), bool))
     return {"image": image, "words": TWO_WORDS}, {"words": "understand"}
+
+
+def several(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
+    """Logits of a text and the images it is about, pixel_values [B, N, 3, H, W], or [B, 3, H, W]
+    of one.
+    """
+    pixels = nhwc(inputs["pixel_values"])
+    pixels = pixels[:, None] if pixels.ndim == 4 else pixels
+    wanted = apply(method=lambda model: model.fusion.images)
+    if pixels.shape[1] != wanted:
+        raise ValueError(f"{pixels.shape[1]} images for each text: this model reads {wanted}")
+    given: dict[str, Any] = dict(pixels=pixels, tiles=jnp.ones(pixels.shape[:2], bool))
+    if (mask := inputs.get("pixel_mask")) is not None:
+        patch = apply(method=lambda model: model.vision.patch)
+        rows, columns = (side // patch for side in pixels.shape[2:4])
+        flat = patch_mask(jnp.asarray(mask).reshape(-1, *mask.shape[-2:]), rows, columns)
+        given["mask"] = flat.reshape(*pixels.shape[:2], -1)
+    visual = apply(given, method="encode_image")
+    return {"logits": apply(visual, typed_inputs(inputs), method="understand")["logits"]}
 
 
 def patch_mask(mask: Any, rows: int, columns: int) -> Any:
@@ -172,8 +214,11 @@ def patch_mask(mask: Any, rows: int, columns: int) -> Any:
 
 def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     """Tokens, the text's before the image's, pooled and logits. Of the image's tokens those of
-    padding come last, and are 0.
+    padding come last, and are 0. Logits alone where a text is about several images.
     """
+    count = apply(method=lambda model: model.fusion.images)
+    if count > 1 or 5 in (inputs["pixel_values"].ndim, np.ndim(inputs.get("pixel_mask", 0)) + 1):
+        return several(apply, inputs, flags)
     pixels = nhwc(inputs["pixel_values"])
     mask = inputs.get("pixel_mask")
     given: dict[str, Any] = {}
@@ -202,12 +247,17 @@ def real_first(tokens: Any, mask: Any) -> Any:
 
 
 def tasks(config: Config) -> dict[str, Any]:
-    """Answers, of the class that chooses among some, or retrieval by the match alone."""
+    """Answers, of the class that chooses among some, classes of several pictures with a text, or
+    retrieval by the match alone.
+    """
     length = filled(config)["max_position_embeddings"]
     if kind(config) == "ViltForImageAndTextRetrieval":
         return {"retrieval": dict(length=length, match=dict(), contrast=False)}
     if kind(config) == "ViltForQuestionAnswering":
         return answer_task(config, labels(config), length)
+    if kind(config) == SEVERAL:
+        names = class_names(config, labels(config))
+        return {"classification": dict(labels=names, length=length, pictures=images(config))}
     return {}
 
 
@@ -220,4 +270,5 @@ VILT = Family(
     ignored=(*bert.BUFFERS, r"mlm_score\.decoder\.weight"),
     tasks=tasks,
     unordered=("tokens", "image_tokens"),
+    classes=dict.fromkeys(PREFIXES, "num_labels"),
 )

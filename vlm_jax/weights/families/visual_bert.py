@@ -1,15 +1,26 @@
-"""VisualBERT (arXiv:1908.03557): `VisualBertModel`, `VisualBertForPreTraining` and
-`VisualBertForQuestionAnswering` folders. Images are features of detected regions.
+"""VisualBERT (arXiv:1908.03557): `VisualBertModel`, `VisualBertForPreTraining`,
+`VisualBertForQuestionAnswering`, `VisualBertForVisualReasoning` (NLVR2),
+`VisualBertForMultipleChoice` (VCR) and `VisualBertForRegionToPhraseAlignment` (Flickr30k Entities)
+folders. Images are features of detected regions; two images are the regions of both.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.weights.calls import Inputs
 from vlm_jax.weights.families import bert
-from vlm_jax.weights.family import TWO_WORDS, Config, Family, answer_task, labels, require
+from vlm_jax.weights.family import (
+    TWO_WORDS,
+    Config,
+    Family,
+    answer_task,
+    class_names,
+    labels,
+    require,
+)
 from vlm_jax.weights.fused_calls import match as match_of
 from vlm_jax.weights.fused_calls import named, text_first, typed_inputs
 from vlm_jax.weights.rules import Rule, Rules, dense, norm
@@ -20,11 +31,12 @@ DEFAULTS: dict[str, Any] = bert.DEFAULTS | dict(visual_embedding_dim=512, bypass
 QUESTION = 128
 """Tokens of a question, in the released code."""
 
-PREFIXES = {
-    "VisualBertModel": "",
-    "VisualBertForPreTraining": "visual_bert.",
-    "VisualBertForQuestionAnswering": "visual_bert.",
-}
+REASONING, CHOICE = "VisualBertForVisualReasoning", "VisualBertForMultipleChoice"
+PHRASES = "VisualBertForRegionToPhraseAlignment"
+PREFIXES = {"VisualBertModel": ""} | dict.fromkeys(
+    ("VisualBertForPreTraining", "VisualBertForQuestionAnswering", REASONING, CHOICE, PHRASES),
+    "visual_bert.",
+)
 
 
 def filled(config: Config) -> dict[str, Any]:
@@ -52,10 +64,12 @@ def model(config: Config) -> dict[str, Any]:
         fusion=bert.stack_fields(config)
         | dict(name="cross_modal", visual_projection=False, segments=0, pooling=pooling),
     )
-    if answers:
-        parts["classify"] = dict(classes=labels(config))
-    if wanted == "VisualBertForPreTraining":
+    if answers or wanted in (REASONING, CHOICE):
+        parts["classify"] = dict(classes=1 if wanted == CHOICE else labels(config))
+    if wanted in ("VisualBertForPreTraining", PHRASES):
         parts["reconstruct"] = bert.head_fields(config, match=True)
+    if wanted == PHRASES:
+        parts["ground"] = dict(width=width // config["num_attention_heads"])
     return parts
 
 
@@ -73,9 +87,12 @@ def rules(config: Config) -> Rules:
         *bert.layer_rules("fusion/transformer/layers", f"{prefix}encoder.layer"),
         *dense("fusion/pooled", f"{prefix}pooler.dense"),
     ]
-    if wanted == "VisualBertForQuestionAnswering":
+    if wanted in ("VisualBertForQuestionAnswering", REASONING, CHOICE):
         table += dense("classify_head/out", "cls")
-    if wanted == "VisualBertForPreTraining":
+    if wanted == PHRASES:
+        for name in ("query", "key", "value"):
+            table += dense(f"ground_head/{name}", f"attention.{name}")
+    if wanted in ("VisualBertForPreTraining", PHRASES):
         table += bert.head_rules("reconstruct_head", match="cls.seq_relationship")
     return table
 
@@ -87,12 +104,17 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
-    """Tokens and logits, the text's before the regions', pooled, and score.
+    """Tokens and logits, the text's before the regions', pooled, and score. Of several choices,
+    whose arrays have an axis for them behind the first, logits [B, choices]; of phrases those of
+    regions at region_to_phrase_position [B, P], which counts words before regions.
 
     ValueError for image_text_alignment, which is not supported.
     """
     if "image_text_alignment" in inputs:
         raise ValueError("image_text_alignment is not supported: leave it out")
+    choices = inputs["input_ids"].shape[1:-1]
+    if choices:
+        inputs = {name: x.reshape(-1, *x.shape[2:]) for name, x in inputs.items()}
     given = dict(mask="visual_attention_mask", types="visual_token_type_ids")
     given = {ours: inputs[theirs] for ours, theirs in given.items() if theirs in inputs}
     if "mask" in given:
@@ -100,16 +122,32 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     visual = apply(inputs["visual_embeds"], method="encode_image", **given)
     words = typed_inputs(inputs)
     found = apply(visual, words, everywhere=True, method="understand")
-    return text_first(named(found), words["text"].shape[1])
+    outputs = text_first(named(found), words["text"].shape[1])
+    if choices:
+        outputs["logits"] = outputs["logits"].reshape(-1, *choices)
+    if "region_scores" in found:
+        scores = text_first(found, words["text"].shape[1], ("region_scores",))["region_scores"]
+        place = jnp.maximum(inputs["region_to_phrase_position"], 0)
+        scores = jnp.take_along_axis(scores, place[..., None], axis=1)
+        outputs |= {"prediction_logits": outputs["logits"], "logits": scores}
+    return outputs
 
 
 def tasks(config: Config) -> dict[str, Any]:
     """Answers, of the class that chooses among some, or masked words and whether two captions are
-    of the picture, for which the first score speaks.
+    of the picture, for which the first score speaks; classes of two pictures with a text; the order
+    of texts for a picture.
     """
     wanted = kind(config)
     if wanted == "VisualBertForPreTraining":
         return {"masked_pretraining": dict(length=QUESTION, match_class=0)}
+    if wanted == REASONING:
+        names = class_names(config, labels(config))
+        return {"classification": dict(labels=names, length=QUESTION, pictures=2)}
+    if wanted == CHOICE:
+        return {"retrieval": dict(length=QUESTION, match=dict(), contrast=False)}
+    if wanted == PHRASES:
+        return {"masked_pretraining": dict(length=QUESTION, match_weight=0.0, mismatch_rate=0.0)}
     answers = wanted == "VisualBertForQuestionAnswering"
     return answer_task(config, labels(config), QUESTION) if answers else {}
 
@@ -120,6 +158,7 @@ VISUAL_BERT = Family(
     example,
     calls={"forward": forward, "match": match_of(forward)},
     renames=bert.RENAMES,
+    classes=dict.fromkeys(PREFIXES, "num_labels"),
     ignored=(*bert.BUFFERS, *bert.TIED),
     tasks=tasks,
 )

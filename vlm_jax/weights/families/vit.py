@@ -160,4 +160,5 @@ VIT = Family(
     renames=RENAMES,
     ignored=(r"(vit\.)?embeddings\.mask_token",),
     settle=settled,
+    classes=dict.fromkeys(CLASSIFIER, "num_labels"),
 )
