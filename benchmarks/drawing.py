@@ -15,8 +15,8 @@ last line is one JSON object.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ from vlm_jax.data.scene_prompts import (
     two_related,
 )
 from vlm_jax.data.scenes import Scenes
-from vlm_jax.data.schema import Example
 from vlm_jax.memory.encoders import Trained
 from vlm_jax.metrics.frechet import frechet_score
 
@@ -45,26 +44,25 @@ Rows = dict[str, np.ndarray]
 """Who drew to pictures u8[n, S, S, 3]."""
 
 
-def prompts(count: int, size: int) -> dict[str, list[Wanted]]:
+def scenes_of(model: Any) -> Callable[..., Scenes]:
+    """The scenes that a run draws: Scenes of its size and paper."""
+    own = model.run.experiment.config["data"]["train"]
+    return partial(Scenes, size=own["size"], noise=own.get("noise", Scenes.noise), questions=0)
+
+
+def prompts(count: int) -> dict[str, list[Wanted]]:
     """`count` of each kind."""
     found = {}
     for name, pairs, split in (("seen", SEEN, "test"), ("held out", sorted(HELD_OUT), "test_comp")):
         found[f"{name}, one"] = single(pairs, count)
         found[f"{name}, two"] = two_related(pairs, count)
-        found[f"{name}, caption"] = [of_scene(e) for e in Scenes(split, size, count, questions=0)]
+        found[f"{name}, caption"] = [of_scene(e) for e in Scenes(split, length=count)]
     return found
 
 
-@cache
-def training_captions(size: int, length: int = 4000) -> list[tuple[str, Example]]:
-    """Every caption of scenes to learn from, and its scene."""
-    source = Scenes("train", size, length, questions=0)
-    return [(text, example) for example in source for text in example["captions"]]
-
-
-def retrieved(wanted: Sequence[Wanted], size: int) -> np.ndarray:
+def retrieved(source: Scenes, wanted: Sequence[Wanted]) -> np.ndarray:
     """The pictures of training scenes whose captions are most like the prompts."""
-    known = training_captions(size)
+    known = [(text, example) for example in source for text in example["captions"]]
     best = most_alike([one.text for one in wanted], [text for text, _ in known])
     return np.stack([known[number][1]["image"]() for number in best])
 
@@ -75,10 +73,9 @@ def drawn(model: Any, wanted: Sequence[Wanted], options: Mapping[str, Any]) -> n
     return task.draw(model.run, [one.text for one in wanted], **options)
 
 
-def true_pictures(kind: str, count: int, size: int) -> np.ndarray:
-    """Those of the scenes whose captions are the prompts."""
-    split = "test" if kind.startswith("seen") else "test_comp"
-    return np.stack([e["image"]() for e in Scenes(split, size, count, questions=0)])
+def pictures_of(source: Scenes) -> np.ndarray:
+    """All of them, u8[n, S, S, 3]."""
+    return np.stack([example["image"]() for example in source])
 
 
 def shares(pictures: np.ndarray, wanted: Sequence[Wanted]) -> dict[str, metrics.Score]:
@@ -98,22 +95,24 @@ def named(model: Any, pictures: np.ndarray, wanted: Sequence[Wanted]) -> dict[st
     return metrics.score([metrics.mean_of("captioned", np.array(right, float))])
 
 
-def features(model: Any, pictures: Sequence[Any]) -> np.ndarray:
+def features(model: Any, pictures: np.ndarray) -> np.ndarray:
     """Of the judge's vision encoder, f32[n, D]."""
-    source = in_memory.pictures(pictures)
+    source = in_memory.pictures(list(pictures))
     return np.stack([x for _, x in Trained(model, "").images(source)])
 
 
 def rows_of(model: Any, kind: str, wanted: Sequence[Wanted], given: Any) -> Rows:
     """Everybody's pictures of one kind of prompt."""
-    size = model.run.experiment.read.size
+    scenes = scenes_of(model)
     chosen = {
         key: vars(given)[key] for key in ("seed", "guidance", "steps", "method", "temperature")
     }
     options = {key: value for key, value in chosen.items() if value is not None}
-    rows = {"drawn": drawn(model, wanted, options), "retrieved": retrieved(wanted, size)}
+    rows = {"drawn": drawn(model, wanted, options)}
+    rows["retrieved"] = retrieved(scenes("train", length=4000), wanted)
     if kind.endswith("caption"):
-        rows["true"] = true_pictures(kind, len(wanted), size)
+        split = "test" if kind.startswith("seen") else "test_comp"
+        rows["true"] = pictures_of(scenes(split, length=len(wanted)))
     return rows
 
 
@@ -141,12 +140,10 @@ def main() -> None:
     given = parser.parse_args()
     model, tables = vlm_jax.load(given.run), {}
     other = vlm_jax.load(given.judge) if given.judge else None
-    size = model.run.experiment.read.size
     reference = None
     if other is not None:
-        source = Scenes("val", size, 1000, questions=0)
-        reference = features(other, [example["image"]() for example in source])
-    for kind, wanted in prompts(given.examples, size).items():
+        reference = features(other, pictures_of(scenes_of(model)("val", length=1000)))
+    for kind, wanted in prompts(given.examples).items():
         print(f"{kind}, n = {len(wanted)}, such as {wanted[0].text!r}")
         rows, tables[kind] = rows_of(model, kind, wanted, given), {}
         for name, pictures in rows.items():

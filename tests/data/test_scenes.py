@@ -108,6 +108,16 @@ def test_pixels_are_noisy_and_rings_are_hollow():
     assert len(np.unique(picture[:20])) > 8
 
 
+def test_paper_can_be_even():
+    noisy, even = Scenes("test", 32), Scenes("test", 32, noise=0)
+    assert noisy[3]["captions"] == even[3]["captions"]
+    pictures = noisy[3]["image"](), even[3]["image"]()
+    assert np.all(pictures[1][0, 0] == even[3]["scene"]["background"])
+    assert 0 < np.abs(np.subtract(*pictures, dtype=int)).max() <= 6
+    with pytest.raises(ValueError, match="noise=65"):
+        Scenes("test", 32, noise=65)
+
+
 def test_the_vocabularies_are_exactly_what_is_used():
     used, answered = set(), set()
     for split in ("train", "test_comp"):

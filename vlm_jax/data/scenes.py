@@ -45,7 +45,6 @@ LENGTHS = {"train": 50_000, "val": 1_000, "test": 1_000, "test_comp": 1_000}
 """Split -> its default length. The position in this dict is part of the random seed."""
 
 _SUPERSAMPLING = 3
-_NOISE = 6  # grey levels either way
 _GRAPH, _CAPTIONS, _QUESTIONS, _PIXELS = range(4)  # independent random streams of one example
 
 
@@ -57,7 +56,8 @@ class Scenes:
     `scene_graph.HELD_OUT`, absent from pictures and texts of the others. size: side of the square
     image, at least 32 pixels. length: number of examples, None for LENGTHS[split]. objects: fewest
     and most objects of a scene, in [1, 6]. questions, captions: how many of each an example has, at
-    most 16 and 8. The graph and texts do not depend on `size`. Raises ValueError if out of range.
+    most 16 and 8. noise: levels that pixels are off at most, either way, in [0, 64]. The graph and
+    texts do not depend on `size`. Raises ValueError if out of range.
     """
 
     split: str = "train"
@@ -66,6 +66,7 @@ class Scenes:
     objects: tuple[int, int] = (1, 3)
     questions: int = 6
     captions: int = 4
+    noise: int = 6
     seed: int = 0
 
     def __post_init__(self):
@@ -76,7 +77,9 @@ class Scenes:
             f"objects={low, high} must be (fewest, most) in [1, {MAX_OBJECTS}]": (
                 1 <= low <= high <= MAX_OBJECTS
             ),
-            **generated.within(self, questions=(0, MAX_QUESTIONS), captions=(0, MAX_CAPTIONS)),
+            **generated.within(
+                self, questions=(0, MAX_QUESTIONS), captions=(0, MAX_CAPTIONS), noise=(0, 64)
+            ),
         }
         generated.check(self, LENGTHS, own)
 
@@ -98,7 +101,7 @@ class Scenes:
         scene = sample_scene(graph_rng, self.size, (low, high), held_out)
         return {
             "id": f"{self.split}-{index}",
-            "image": partial(render, scene, (*key, _PIXELS)),
+            "image": partial(render, scene, (*key, _PIXELS), self.noise),
             "captions": make_captions(
                 np.random.default_rng((*key, _CAPTIONS)), scene, self.captions
             ),
@@ -121,16 +124,18 @@ def kinds() -> dict[str, tuple[str, ...]]:
     return {"shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(RADII)}
 
 
-def render(scene: Mapping[str, Any], seed: int | tuple[int, ...]) -> np.ndarray:
-    """The picture of a scene, u8[size, size, 3], antialiased; seed: of the pixel noise."""
+def render(scene: Mapping[str, Any], seed: int | tuple[int, ...], noise: int = 6) -> np.ndarray:
+    """The picture of a scene, u8[size, size, 3], antialiased; its pixels are off by `noise` levels
+    at most, which `seed` draws.
+    """
     side, scale = scene["size"], _SUPERSAMPLING
     canvas = Image.new("RGB", (side * scale, side * scale), tuple(scene["background"]))
     draw = ImageDraw.Draw(canvas)
     for thing in scene["objects"]:
         _draw(draw, thing, scale)
     pixels = np.asarray(canvas.reduce(scale), np.int16)
-    noise = np.random.default_rng(seed).integers(-_NOISE, _NOISE + 1, pixels.shape, np.int8)
-    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    off = np.random.default_rng(seed).integers(-noise, noise + 1, pixels.shape, np.int8)
+    return np.clip(pixels + off, 0, 255).astype(np.uint8)
 
 
 def _draw(draw: ImageDraw.ImageDraw, thing: Mapping[str, Any], scale: int) -> None:
