@@ -319,8 +319,12 @@ def test_conversations_of_a_file_are_answered_where_they_have_no_answers(
 def test_where_everything_is_answered_there_is_nothing_to_say(tmp_path, monkeypatch):
     monkeypatch.setattr(modes.api, "load", lambda folder: model())
     row = {"id": "a", "questions": [{"question": "hello", "answers": ["hi"]}]}
-    with pytest.raises(ValueError, match="every turn has answers.*--mode=eval --data"):
-        modes.predict(None, "W", {"data": written_folder(tmp_path, row)})
+    data, out = written_folder(tmp_path, row), tmp_path / "out.jsonl"
+    out.write_text("kept")
+    for told in ({}, {"out": str(out)}):
+        with pytest.raises(ValueError, match="every turn has answers.*--mode=eval --data"):
+            modes.predict(None, "W", {"data": data} | told)
+    assert out.read_text() == "kept" and not list(tmp_path.glob("*.part"))
 
 
 def test_ones_own_conversations_are_trained_on_and_evaluated(tmp_path):

@@ -132,17 +132,23 @@ def _conversations(loaded: api.Model, data: str, out: str | None) -> dict[str, A
     """What the model says in the turns of --data that have no answers, in --out a conversation a
     line, else in the result; how many there are, and in how many something went wrong.
 
+    --out is replaced when all is said; until then, what was said so far is in --out.part.
     ValueError if every turn has an answer.
     """
     source, rows = Jsonl(data, answered=False), []
     chat, written = loaded.chat(), 0
-    with open(out or os.devnull, "w", encoding="utf-8") as file:
+    part = f"{out}.part" if out else os.devnull
+    with open(part, "w", encoding="utf-8") as file:
         for number in range(len(source)):
             row, count = _answered(chat, source[number])
             written += count
             rows.append(row)
             print(json.dumps(row, ensure_ascii=False), file=file, flush=True)
     failed = sum("error" in row for row in rows)
+    if out and (written or failed):
+        os.replace(part, out)
+    elif out:
+        os.remove(part)
     if not written and not failed:
         raise ValueError(
             f"{data}: every turn has answers, so there is nothing to say: leave out the answers of "

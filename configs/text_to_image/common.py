@@ -37,10 +37,8 @@ small shapes are forgotten for it.
 
 
 def scenes(split: str, **options: Any) -> dict[str, Any]:
-    """Scenes of that size, on even paper: which grain a picture has no text says, and tokens of
-    mere grain are most of what a generator would learn to write.
-    """
-    return common.scenes(split, size=SIDE, noise=0, **options)
+    """Scenes of that size."""
+    return common.scenes(split, size=SIDE, **options)
 
 
 def finish(config: Any, smoke: bool) -> Any:

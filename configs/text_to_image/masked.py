@@ -6,6 +6,13 @@
     python launch.py --mode=predict --workdir=runs/masked --text="a red circle" --out=x.png
 
 The network of autoregressive.py, which here guesses hidden tokens from all others at once.
+
+After 3,300 steps it does not follow its text yet (`python -m benchmarks.drawing runs/masked
+--temperature=0.7`, 64 prompts each): 0.016 of the pictures of one object are right for seen pairs
+of colour and shape and 0.000 for held-out ones, as for other prompts' pictures (0.000 and 0.000),
+beside 0.969 and 0.000 of the nearest training picture; captions and two objects never. Most of what
+its tokens say is the grain of the paper, of which no text tells: 5.62 nats a token with the text,
+5.68 with another's.
 """
 
 from ml_collections import ConfigDict

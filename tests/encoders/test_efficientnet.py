@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vlm_jax import trees
-from vlm_jax.encoders.efficientnet import MULTIPLIERS, Depthwise, EfficientNetLite, channels_of
+from vlm_jax.encoders.efficientnet import MULTIPLIERS, Depthwise, EfficientNet, channels_of
 
 TINY = dict(stages=(1, 1, 1), stem=8, head=12, width=0.25)
 
@@ -15,7 +15,7 @@ TINY = dict(stages=(1, 1, 1), stem=8, head=12, width=0.25)
 )
 def test_the_published_networks_have_the_published_sizes(number, count):
     width, depth = MULTIPLIERS[number]
-    network = EfficientNetLite(width, depth, classes=1000)
+    network = EfficientNet(width, depth, classes=1000)
     image = jnp.zeros((1, 32, 32, 3))
     params = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
     assert trees.count_parameters(params) == count
@@ -44,19 +44,19 @@ def test_channels_are_multiples_of_eight_and_not_much_fewer():
 
 def test_tokens_are_the_map_and_pooled_its_mean_or_the_scores():
     image = jax.random.normal(jax.random.key(0), (2, 40, 24, 3))
-    network = EfficientNetLite(**TINY)
+    network = EfficientNet(**TINY)
     variables = network.init(jax.random.key(1), image)
     found = network.apply(variables, image)
     assert found.tokens.shape == (2, 5 * 3, 12)
     np.testing.assert_allclose(found.pooled, found.tokens.mean(1), atol=1e-6)
-    scored = EfficientNetLite(**TINY, classes=4)
+    scored = EfficientNet(**TINY, classes=4)
     assert scored.apply(scored.init(jax.random.key(1), image), image).pooled.shape == (2, 4)
 
 
 def test_statistics_stay_or_move_as_asked():
     image = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
     for frozen in (True, False):
-        network = EfficientNetLite(**TINY, frozen_statistics=frozen)
+        network = EfficientNet(**TINY, frozen_statistics=frozen)
         variables = network.init(jax.random.key(1), image)
         changes = dict(train=True, mutable=["batch_stats"])
         _, after = network.apply(variables, image, **changes)
@@ -67,4 +67,4 @@ def test_statistics_stay_or_move_as_asked():
 
 def test_too_many_stages():
     with pytest.raises(ValueError, match="has 7 stages"):
-        EfficientNetLite(stages=(1,) * 8).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        EfficientNet(stages=(1,) * 8).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

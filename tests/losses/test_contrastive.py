@@ -17,6 +17,7 @@ UNIT = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
 IMAGE, TEXT = (UNIT(RNG.normal(size=(B, E))).astype(np.float32) for _ in range(2))
 SCALE, BIAS = jnp.float32(5.0), jnp.float32(-2.0)
 KINDS = {"softmax": losses.contrastive_softmax, "sigmoid": losses.contrastive_sigmoid}
+KINDS["smoothed"] = functools.partial(losses.contrastive_softmax, label_smoothing=0.1)
 ROWS = jax.P(("data", "fsdp"))
 MESHES = [(1, 1), (8, 1), (4, 2), (1, 2)]
 
@@ -91,7 +92,9 @@ def formula(kind, image, text, scale, bias=0.0):
     if kind == "sigmoid":
         return jnp.sum(jnp.logaddexp(0, (1 - 2 * jnp.eye(len(image))) * logits), axis=1)
     lse = [jax.nn.logsumexp(logits, axis=axis) for axis in (0, 1)]
-    return (lse[0] + lse[1]) / 2 - jnp.diagonal(logits)
+    own, spread = jnp.diagonal(logits), 0.1 if kind == "smoothed" else 0.0
+    average = (jnp.mean(logits, axis=0) + jnp.mean(logits, axis=1)) / 2
+    return (lse[0] + lse[1]) / 2 - (1 - spread) * own - spread * average
 
 
 @functools.cache

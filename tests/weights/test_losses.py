@@ -6,6 +6,7 @@ training minimises.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import transformers
 
 from tests.weights import parity
 from tests.weights.families import (
+    test_align,
     test_blip,
     test_blip2,
     test_idefics3,
@@ -34,6 +36,7 @@ from vlm_jax.losses import (
     written_cross_entropy,
 )
 from vlm_jax.weights import calls
+from vlm_jax.weights.families import align
 
 WORDS = dict(vocab_size=60, bos_token_id=0, eos_token_id=1, pad_token_id=2)
 TEXT = dict(hidden_size=16, num_attention_heads=4, intermediate_size=24, num_hidden_layers=2)
@@ -280,6 +283,11 @@ CASES = {
     ),
     "t5": Case(t5("tied, plain"), written),
     "flan-t5, own output layer": Case(t5("own output layer"), written),
+    "align": Case(
+        lambda: (test_align.made("usual"), dict(input_ids=IDS % 39 + 1, pixel_values=PHOTOS)),
+        contrast(partial(contrastive_softmax, label_smoothing=align.SMOOTHING)),
+        lambda model, given: model(**given, return_loss=True).loss,
+    ),
     "clip": Case(
         pairs(transformers.CLIPModel, lambda: transformers.CLIPConfig(**SMALL_CLIP)),
         contrast(contrastive_softmax),

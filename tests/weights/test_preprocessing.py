@@ -41,6 +41,18 @@ PROCESSORS = {
         "ConvNextImageProcessorPil",
         dict(size={"shortest_edge": 64}, crop_pct=0.8, resample=3),
     ),
+    "efficientnet": ("EfficientNetImageProcessorPil", {}),
+    "efficientnet, as ALIGN has it": (
+        "EfficientNetImageProcessorPil",
+        dict(do_center_crop=True, rescale_factor=1 / 127.5, rescale_offset=True, resample=2)
+        | dict(do_normalize=False, include_top=False),
+    ),
+    "efficientnet, all of it": (
+        "EfficientNetImageProcessorPil",
+        dict(size={"height": 61, "width": 61}, crop_size={"height": 40, "width": 40})
+        | dict(do_center_crop=True, rescale_factor=1 / 100, rescale_offset=True)
+        | dict(image_mean=[0.4, 0.5, 0.3], image_std=[0.2, 0.25, 0.3]),
+    ),
     "bit": ("BitImageProcessorPil", {}),
     "clip, stretched before its crop": (
         "CLIPImageProcessorPil",
@@ -166,6 +178,7 @@ def test_settings_that_change_no_picture_are_left_aside(tmp_path):
 
 
 DEFAULTS = ("CLIP", "Siglip", "Siglip2", "ViT", "Blip", "Llava", "Gemma3", "ConvNext", "Bit")
+DEFAULTS += ("EfficientNet",)
 DEFAULTS += ("VideoMAE", "Vilt", "Qwen2VL", "Idefics3", "Idefics", "SmolVLM")
 
 

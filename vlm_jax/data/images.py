@@ -171,6 +171,14 @@ def _scaled(
     return resize(pixels, scale(height), scale(width), method), size
 
 
+def stretch_crop(
+    pixels: np.ndarray, size: Pair, method: str = "bicubic", shortest: int | None = None
+) -> np.ndarray:
+    """The middle of the whole picture stretched to a square of `shortest` pixels (EfficientNet)."""
+    square = shortest or side(size)
+    return crop(resize(pixels, square, square, method), size, method, square)
+
+
 def pad(pixels: np.ndarray, size: Pair, method: str = "bicubic") -> np.ndarray:
     """The picture as large as it fits, centred on a ground of its mean colour."""
     return _on_ground(pixels, size, method, np.round(pixels.reshape(-1, 3).mean(axis=0)))
@@ -196,6 +204,7 @@ FITS: dict[str, Callable[..., np.ndarray]] = {
     "stretch": stretch,
     "crop": crop,
     "round_crop": round_crop,
+    "stretch_crop": stretch_crop,
     "pad": pad,
     "black_pad": black_pad,
 }
@@ -208,14 +217,15 @@ def fit(
     method: str = "bicubic",
     shortest: int | None = None,
 ) -> np.ndarray:
-    """Uint8[H, W, 3] by "stretch", "crop" and "round_crop" (see there for `shortest`), "pad" or
-    "black_pad". ValueError for another way or method, or to crop to what is no square.
+    """Uint8[H, W, 3] by "stretch", "crop", "round_crop" and "stretch_crop" (see there for
+    `shortest`), "pad" or "black_pad". ValueError for another way or method, or to crop to what is
+    no square.
     """
     if how not in FITS or method not in METHODS:
         raise ValueError(
             f"fit={how!r}, method={method!r}: choose from {sorted(FITS)} and {sorted(METHODS)}"
         )
-    if how in ("crop", "round_crop"):
+    if how in ("crop", "round_crop", "stretch_crop"):
         return FITS[how](pixels, size, method, shortest)
     return FITS[how](pixels, size, method)
 

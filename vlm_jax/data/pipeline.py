@@ -37,9 +37,8 @@ class InputReader:
     """How an example's picture or video becomes pixels, and its sound a spectrogram.
 
     size: H and W, one number for a square. fit: "stretch" to it, "crop" the centre after scaling
-    the shortest side (to `shortest` pixels, by default to size), "round_crop" likewise (see
-    data.images), or "pad" to its shape first. method: one of `images.METHODS`. augment: applied in
-    training only.
+    the shortest side (to `shortest` pixels, by default to size), one of the others of `images.FITS`
+    or "pad" to its shape first. method: one of `images.METHODS`. augment: applied in training only.
 
     Pictures that keep their proportions (see data.sizes) come with what else the vision encoder
     takes: "canvas", patches of `size` pixels, in blocks of block x block, with `shortest` and

@@ -5,7 +5,7 @@ Audio: (spectrogram f32[B, bins, frames, 1] in [-1, 1], *, train) -> Features.
 Text: (tokens i32[B, T], mask bool[B, T], *, train) -> Features.
 """
 
-from vlm_jax.encoders.efficientnet import EfficientNetLite
+from vlm_jax.encoders.efficientnet import EfficientNet
 from vlm_jax.encoders.frames import FrameEncoder
 from vlm_jax.encoders.precomputed import Precomputed
 from vlm_jax.encoders.regions import RegionEncoder
@@ -20,7 +20,8 @@ VISION_ENCODERS = {
     "vgg": VGG,
     "resnet": ResNet,
     "vit": ViT,
-    "efficientnet_lite": EfficientNetLite,
+    "efficientnet": EfficientNet,
+    "efficientnet_lite": EfficientNet,
     "frames": FrameEncoder,
     "precomputed": Precomputed,
     "regions": RegionEncoder,

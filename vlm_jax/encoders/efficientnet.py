@@ -1,5 +1,5 @@
-"""EfficientNet-Lite (github.com/tensorflow/tpu, efficientnet/lite; 2020): EfficientNet
-(arXiv:1905.11946) without squeeze-and-excitation, with ReLU6, and stem and head of one size.
+"""EfficientNet (arXiv:1905.11946), and EfficientNet-Lite (github.com/tensorflow/tpu,
+efficientnet/lite; 2020): without squeeze-and-excitation, with ReLU6, stem and head of one size.
 """
 
 import math
@@ -12,10 +12,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from vlm_jax.encoders.image_features import image_features
+from vlm_jax.layers.activations import ACTIVATIONS
 from vlm_jax.layers.constraints import platform
 from vlm_jax.types import Features
 
-STAGES = (
+Row = tuple[int, int, int, int, int]
+
+STAGES: tuple[Row, ...] = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -31,6 +34,9 @@ MULTIPLIERS = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
 
 EPSILON = 1e-3
 
+Padding = tuple[int, int] | None
+"""Zeros before and after; None as TensorFlow's "SAME" has them."""
+
 
 def blocks_of(depth_multiplier: float) -> tuple[int, ...]:
     """Blocks per stage, rounded up; the first and the last stage stay as they are."""
@@ -39,19 +45,26 @@ def blocks_of(depth_multiplier: float) -> tuple[int, ...]:
     return tuple(math.ceil(row[4] * scale(i)) for i, row in enumerate(STAGES))
 
 
-def channels_of(channels: int, multiplier: float) -> int:
-    """The nearest multiple of 8, but no less than 90 % of the product."""
+def channels_of(channels: int, multiplier: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor`, but no less than 90 % of the product."""
     wanted = channels * multiplier
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded
 
 
-class EfficientNetLite(nn.Module):
-    """Map of the last stage through a 1 x 1 convolution to `head` channels; `pooled` is its mean.
+class EfficientNet(nn.Module):
+    """Map of the last stage, through a 1 x 1 convolution to `head` channels; `pooled` is its mean.
 
+    The defaults are EfficientNet-Lite0.
     width: multiplies the channels of the stages, depth: their blocks (see MULTIPLIERS).
-    stages: blocks per stage instead, for a smaller network. stem, head: channels of the first and
-    the last convolution, the same for all sizes.
+    stages: blocks per stage instead, for a smaller network. rows: other stages than STAGES, as they
+    are, without multipliers. stem, head: channels of the first and the last convolution, the same
+    for all sizes of Lite; head=None leaves the last out. squeeze: squeeze-and-excitation
+    (arXiv:1709.01507) through that share of a block's input channels; None for none. activation:
+    one of layers.activations. skip_first: also add the input of a stage's first block where the
+    shapes allow it. padded: None pads convolutions as TensorFlow's "SAME"; or else those of stride
+    2 have zeros after the map, of kernel k k // 2 of them, and one less before it, but in the
+    blocks of these numbers, counted from 0, as many.
     frozen_statistics: use stored batch statistics in training too; if False, training updates them,
     and needs apply(..., train=True, mutable=["batch_stats"]).
     shifted: see `Depthwise`. classes: one more dense layer on the mean, whose scores [B, classes]
@@ -61,8 +74,14 @@ class EfficientNetLite(nn.Module):
     width: float = 1.0
     depth: float = 1.0
     stages: tuple[int, ...] | None = None
+    rows: tuple[Row, ...] | None = None
     stem: int = 32
-    head: int = 1280
+    head: int | None = 1280
+    squeeze: float | None = None
+    activation: str = "relu6"
+    epsilon: float = EPSILON
+    skip_first: bool = True
+    padded: tuple[int, ...] | None = None
     frozen_statistics: bool = True
     shifted: bool | None = None
     classes: int | None = None
@@ -76,30 +95,31 @@ class EfficientNetLite(nn.Module):
         *,
         train: bool = False,
     ) -> Features:
-        """Encode normalised images, for the published weights (x - 127) / 128 of x in [0, 255].
+        """Encode normalised images, for Lite's published weights (x - 127) / 128 of x in [0, 255].
 
-        S = ceil(H / 32) * ceil(W / 32). mask: which tokens are real, None for all. ValueError for
-        more stages than there are.
+        S: see `map_size`. mask: which tokens are real, None for all. ValueError for more stages
+        than there are, or an unknown activation.
         """
-        stages = blocks_of(self.depth) if self.stages is None else self.stages
-        if len(stages) > len(STAGES):
-            raise ValueError(f"stages={stages}: EfficientNet has {len(STAGES)} stages")
-        x = self._convolved(image.astype(self.dtype), self.stem, 3, 2, "stem", train)
-        x = nn.relu6(x)
-        for stage, count in enumerate(stages):
-            kernel, stride, expansion, channels, _ = STAGES[stage]
-            for block in range(count):
-                x = InvertedBottleneck(
-                    kernel=kernel,
-                    stride=1 if block else stride,
-                    expansion=expansion,
-                    channels=channels_of(channels, self.width),
-                    frozen_statistics=self.frozen_statistics,
-                    shifted=self.shifted,
-                    dtype=self.dtype,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train=train)
-        x = nn.relu6(self._convolved(x, self.head, 1, 1, "last", train))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r}: choose from {sorted(ACTIVATIONS)}")
+        running = self.frozen_statistics or not train
+        pad = None if self.padded is None else (0, 1)
+        x = convolution(self.stem, 3, 2, self.dtype, "stem_conv", pad)(image.astype(self.dtype))
+        x = self._active(norm(running, self.dtype, "stem_norm", self.epsilon)(x))
+        for name, fields in self._blocks():
+            x = InvertedBottleneck(
+                **fields,
+                squeeze=self.squeeze,
+                activation=self.activation,
+                epsilon=self.epsilon,
+                frozen_statistics=self.frozen_statistics,
+                shifted=self.shifted,
+                dtype=self.dtype,
+                name=name,
+            )(x, train=train)
+        if self.head is not None:
+            x = convolution(self.head, 1, 1, self.dtype, "last_conv")(x)
+            x = self._active(norm(running, self.dtype, "last_norm", self.epsilon)(x))
         features = image_features(x, mask)
         if self.classes is None:
             return features
@@ -107,48 +127,88 @@ class EfficientNetLite(nn.Module):
         return features._replace(pooled=scores(features.pooled))
 
     @nn.nowrap
-    def _convolved(
-        self, x: Array, channels: int, kernel: int, stride: int, name: str, train: bool
-    ) -> Float[Array, "B H W C"]:
-        x = convolution(channels, kernel, stride, self.dtype, f"{name}_conv")(x)
-        return norm(self.frozen_statistics or not train, self.dtype, f"{name}_norm")(x)
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the last map: S of them; H / 32 and W / 32 rounded up with "SAME"."""
+        steps: list[tuple[int, int, Any]] = [(3, 2, None if self.padded is None else (0, 1))]
+        steps += [(f["kernel"], f["stride"], f["padding"]) for _, f in self._blocks()]
+        for kernel, stride, padding in steps:
+            height, width = (length(side, kernel, stride, padding) for side in (height, width))
+        return height, width
+
+    @nn.nowrap
+    def _active(self, x: Array) -> Array:
+        return ACTIVATIONS[self.activation](x)
+
+    @nn.nowrap
+    def _blocks(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name of each block, and what it has for itself."""
+        rows, width = (STAGES, self.width) if self.rows is None else (self.rows, 1.0)
+        stages = self.stages
+        if stages is None:
+            stages = blocks_of(self.depth) if self.rows is None else tuple(r[4] for r in rows)
+        if len(stages) > len(rows):
+            raise ValueError(f"stages={stages}: this EfficientNet has {len(rows)} stages")
+        found: list[tuple[str, dict[str, Any]]] = []
+        for stage, count in enumerate(stages):
+            kernel, first, expansion, channels, _ = rows[stage]
+            out = channels if self.rows is not None else channels_of(channels, width)
+            for block in range(count):
+                stride, padding = (1 if block else first), None
+                if self.padded is not None and stride == 2:
+                    padding = (kernel // 2 - (len(found) not in self.padded), kernel // 2)
+                fields = dict(kernel=kernel, stride=stride, expansion=expansion, channels=out)
+                fields |= dict(padding=padding, skip=block > 0 or self.skip_first)
+                found.append((f"stage{stage + 1}_block{block + 1}", fields))
+        return found
 
 
 class InvertedBottleneck(nn.Module):
     """Wider by a 1 x 1 convolution, a depthwise one, and narrow again by a 1 x 1 without
     activation (arXiv:1801.04381, section 3.3); added to the input where the shapes allow it.
 
-    expansion: how much wider; 1 leaves the first convolution out. channels: of what comes out. The
-    other fields are those of `EfficientNetLite`.
+    expansion: how much wider; 1 leaves the first convolution out. channels: of what comes out.
+    padding: see `Depthwise`. skip: whether the input is added. The other fields are those of
+    `EfficientNet`.
     """
 
     kernel: int
     stride: int
     expansion: int
     channels: int
+    padding: Padding
+    skip: bool
+    squeeze: float | None
+    activation: str
+    epsilon: float
     frozen_statistics: bool
     shifted: bool | None
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H2 W2 D"]:
-        """H2 and W2 are H and W divided by stride, rounded up."""
+        """H2 and W2 are H and W divided by stride, rounded as the padding says."""
         running, width = self.frozen_statistics or not train, self.expansion * x.shape[-1]
-        y = x
+        normed = lambda y, name: norm(running, self.dtype, f"{name}_norm", self.epsilon)(y)
+        active, y = ACTIVATIONS[self.activation], x
         if self.expansion > 1:
             y = convolution(width, 1, 1, self.dtype, "expand_conv")(y)
-            y = nn.relu6(norm(running, self.dtype, "expand_norm")(y))
-        fields = (self.kernel, self.stride, self.shifted, self.dtype)
-        depthwise = Depthwise(*fields, name="depthwise_conv")
-        y = nn.relu6(norm(running, self.dtype, "depthwise_norm")(depthwise(y)))
+            y = active(normed(y, "expand"))
+        fields = (self.kernel, self.stride, self.shifted, self.padding, self.dtype)
+        y = active(normed(Depthwise(*fields, name="depthwise_conv")(y), "depthwise"))
+        if self.squeeze is not None:
+            dense = lambda size, name: nn.Conv(size, (1, 1), dtype=self.dtype, name=name)
+            mean = jnp.mean(y, axis=(1, 2), keepdims=True)
+            least = max(1, int(x.shape[-1] * self.squeeze))
+            y = y * jax.nn.sigmoid(dense(width, "excite")(active(dense(least, "squeeze")(mean))))
         y = convolution(self.channels, 1, 1, self.dtype, "project_conv")(y)
-        y = norm(running, self.dtype, "project_norm")(y)
-        return x + y if x.shape == y.shape else y
+        y = normed(y, "project")
+        return x + y if self.skip and x.shape == y.shape else y
 
 
 class Depthwise(nn.Module):
-    """A convolution of every channel by itself, padded as TensorFlow's "SAME".
+    """A convolution of every channel by itself.
 
+    padding: zeros before and after, of rows and columns; None as TensorFlow's "SAME".
     shifted: as kernel x kernel shifted maps, each multiplied and added, which XLA compiles for CPUs
     to something 30 times faster than its grouped convolution; None does so on CPUs only.
     """
@@ -156,11 +216,12 @@ class Depthwise(nn.Module):
     kernel: int
     stride: int
     shifted: bool | None = None
+    padding: Padding = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
-        """H2 and W2 are H and W divided by stride, rounded up."""
+        """H2 and W2 are H and W divided by stride, rounded up with "SAME"."""
         shape = (self.kernel, self.kernel, 1, x.shape[-1])
         weights = self.param("kernel", HE_NORMAL, shape).astype(self.dtype)
         strides = (self.stride, self.stride)
@@ -169,8 +230,9 @@ class Depthwise(nn.Module):
             grouped: dict[str, Any] = dict(
                 dimension_numbers=layout, feature_group_count=x.shape[-1]
             )
-            return jax.lax.conv_general_dilated(x, weights, strides, "SAME", **grouped)
-        sides = [-(-side // self.stride) for side in x.shape[1:3]]
+            pads = "SAME" if self.padding is None else [self.padding] * 2
+            return jax.lax.conv_general_dilated(x, weights, strides, pads, **grouped)
+        sides = [length(side, self.kernel, self.stride, self.padding) for side in x.shape[1:3]]
         x = jnp.pad(x, ((0, 0), *(self._padding(side) for side in x.shape[1:3]), (0, 0)))
         reach = [self.stride * (side - 1) + 1 for side in sides]
         total = jnp.zeros((len(x), *sides, x.shape[-1]), self.dtype)
@@ -183,7 +245,9 @@ class Depthwise(nn.Module):
 
     @nn.nowrap
     def _padding(self, side: int) -> tuple[int, int]:
-        """Zeros before and after; the odd one comes after."""
+        """Zeros before and after; the odd one of "SAME" comes after."""
+        if self.padding is not None:
+            return self.padding
         whole = (-(-side // self.stride) - 1) * self.stride + self.kernel - side
         return max(whole, 0) // 2, max(whole, 0) - max(whole, 0) // 2
 
@@ -191,14 +255,22 @@ class Depthwise(nn.Module):
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def convolution(channels: int, size: int, stride: int, dtype: DTypeLike, name: str) -> nn.Conv:
-    """A convolution without bias, padded as TensorFlow's "SAME"."""
-    sides = dict(kernel_size=(size, size), strides=(stride, stride), padding="SAME")
+def length(side: int, kernel: int, stride: int, padding: Padding) -> int:
+    """Of what a convolution leaves of `side` rows or columns."""
+    return -(-side // stride) if padding is None else (side + sum(padding) - kernel) // stride + 1
+
+
+def convolution(
+    channels: int, size: int, stride: int, dtype: DTypeLike, name: str, padding: Padding = None
+) -> nn.Conv:
+    """A convolution without bias, padded as `Depthwise` is."""
+    pads: Any = "SAME" if padding is None else [padding] * 2
+    sides = dict(kernel_size=(size, size), strides=(stride, stride), padding=pads)
     init: dict[str, Any] = dict(kernel_init=HE_NORMAL, use_bias=False)
     return nn.Conv(channels, **sides, **init, dtype=dtype, name=name)
 
 
-def norm(running: bool, dtype: DTypeLike, name: str) -> nn.BatchNorm:
+def norm(running: bool, dtype: DTypeLike, name: str, epsilon: float) -> nn.BatchNorm:
     """Batch normalisation. running: by the stored statistics."""
-    options: dict[str, Any] = dict(momentum=0.99, epsilon=EPSILON, use_fast_variance=False)
+    options: dict[str, Any] = dict(momentum=0.99, epsilon=epsilon, use_fast_variance=False)
     return nn.BatchNorm(use_running_average=running, **options, dtype=dtype, name=name)

@@ -14,7 +14,7 @@ from vlm_jax.layers.transformer import NO_OPTIONS, Options, stack
 from vlm_jax.types import Features, summary
 
 POOLINGS = ("first", "last", "end", "eos", "largest", "mean", "none")
-POOLERS = {"none": None, "linear": lambda x: x, "tanh": jnp.tanh}
+POOLERS = {"none": None, "linear": lambda x: x, "tanh": jnp.tanh, "idle": None}
 
 
 class TransformerEncoder(nn.Module):
@@ -27,8 +27,9 @@ class TransformerEncoder(nn.Module):
     pooling: which state `pooled` comes from: "first" token, "last" real one, the "end" whatever
         stands there, "eos" (the first token `eos_id`, or the last real one where there is none),
         the token with the "largest" id, the "mean" of the real ones, "none".
-    pooler: what follows: a "linear" layer, one with "tanh", or "none". pooler_width: of that layer
-        (None: width).
+    pooler: what follows: a "linear" layer, one with "tanh", or "none"; or an "idle" one, which is
+        there for the sake of checkpoints that hold it (ALIGN). pooler_width: of that layer (None:
+        width).
     relative: fields of `layers.embed.RelativePositions` (T5), or None.
     memory: how `context` is read: "attend", by the "cross" among the parts (BLIP's text encoder);
         "prepend", as if it were text before the text; "insert", in place of the tokens
@@ -114,7 +115,8 @@ class TransformerEncoder(nn.Module):
         if pooled is not None and self.pooler != "none":
             width = self.pooler_width or self.width
             dense = nn.Dense(width, dtype=self.dtype, name="pooler_dense")
-            pooled = POOLERS[self.pooler](dense(pooled))
+            after = POOLERS[self.pooler]
+            pooled = after(dense(pooled)) if after else (dense(pooled), pooled)[1]
         return Features(x, real, pooled)
 
     def word_vectors(self) -> Float[Array, "V D"]:

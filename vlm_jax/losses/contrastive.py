@@ -24,6 +24,7 @@ def contrastive_softmax(
     scale: Float[Array, ""],
     *,
     chunk: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> Float[Array, " B"]:
     """InfoNCE in both directions, averaged: each image picks its text among the batch's, each text
     its image.
@@ -32,15 +33,21 @@ def contrastive_softmax(
     temperature. CLIP (arXiv:2103.00020), figure 3. An untrained model scores ln B.
     chunk: at most so many images meet so many texts at a time; None computes the whole matrix,
     which images with several vectors, of which the best counts, need (BLIP-2, arXiv:2301.12597,
-    section 3.1). ValueError if it is not positive, or given for such images.
+    section 3.1). ValueError if it is not positive, or given for such images. label_smoothing: in
+    [0, 1), how much of each choice is spread over all (ALIGN, arXiv:2102.05918).
     """
     if chunk is not None:
-        return _softmax(_checked(chunk, image), *_in_float32(image, text, scale))
+        given = _in_float32(image, text, scale)
+        loss: Any = _softmax(_checked(chunk, image), *given)
+        return loss if not label_smoothing else loss + label_smoothing * _own_excess(*given)
     images, texts = _everywhere(image, text)
     of_image = scale * _products(image, texts)
     of_text = of_image.T if texts is text else scale * _products(text, images)
     own = jnp.sum(jnp.where(jnp.eye(len(image), dtype=bool), of_image, 0), axis=1)
     lse = jax.nn.logsumexp(of_image, axis=1) + jax.nn.logsumexp(of_text, axis=1)
+    if label_smoothing:
+        average = (jnp.mean(of_image, axis=1) + jnp.mean(of_text, axis=1)) / 2
+        own = own - label_smoothing * (own - average)
     return lse / 2 - own
 
 
@@ -102,6 +109,14 @@ def _checked(chunk: int, image: Float[Array, "B *Q E"]) -> int:
 
 def _in_float32(*arrays: Array) -> list[Array]:
     return [x.astype(jnp.float32) for x in arrays]
+
+
+def _own_excess(image: Array, text: Array, scale: Array) -> Float[Array, " B"]:
+    """By how much the score of each pair exceeds the average of its row and its column, without
+    the matrix: the average of products is a product with the average.
+    """
+    averages = image @ jnp.mean(text, axis=0) + text @ jnp.mean(image, axis=0)
+    return scale * (jnp.sum(image * text, axis=1) - averages / 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

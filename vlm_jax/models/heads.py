@@ -19,12 +19,13 @@ class ContrastHead(nn.Module):
     """Projects summaries of images, texts and sounds to unit vectors of one space, with a learned
     temperature.
 
-    size: E. scale: initial inverse temperature; None for a temperature of 1. bias: initial logit
-    bias (sigmoid loss), or None for none. max_scale: the inverse temperature is clipped here (CLIP,
-    arXiv:2103.00020, section 2.5). project: which sides have a projection; the others' summaries
-    are of width E already, as both of SigLIP's are (arXiv:2303.15343). project_bias: whether the
-    projections have biases (BLIP, arXiv:2201.12086). dropout: rate in [0, 1) on the summaries of
-    images in training, where a locked tower's few examples would be learned by heart.
+    size: E. scale: initial inverse temperature; None for a temperature of 1. divide: learn the
+    temperature itself, not the logarithm of its inverse (ALIGN, arXiv:2102.05918). bias: initial
+    logit bias (sigmoid loss), or None for none. max_scale: the inverse temperature is clipped here
+    (CLIP, arXiv:2103.00020, section 2.5). project: which sides have a projection; the others'
+    summaries are of width E already, as both of SigLIP's are (arXiv:2303.15343). project_bias:
+    whether the projections have biases (BLIP, arXiv:2201.12086). dropout: rate in [0, 1) on the
+    summaries of images in training, where a locked tower's few examples would be learned by heart.
     """
 
     size: int
@@ -34,6 +35,7 @@ class ContrastHead(nn.Module):
     project: tuple[str, ...] = ("image", "text", "audio")
     project_bias: bool = False
     dropout: float = 0.0
+    divide: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -42,7 +44,10 @@ class ContrastHead(nn.Module):
         for kind in self.project:  # one that is never called has no parameters
             dense = nn.Dense(self.size, use_bias=self.project_bias, dtype=self.dtype)
             setattr(self, kind, dense)
-        if self.scale is not None:
+        if self.scale is not None and self.divide:
+            initial = nn.initializers.constant(1 / self.scale)
+            self.temperature = self.param("temperature", initial, ())
+        elif self.scale is not None:
             initial = nn.initializers.constant(math.log(self.scale))
             self.logit_scale = self.param("logit_scale", initial, ())
         if self.bias is not None:
@@ -58,7 +63,8 @@ class ContrastHead(nn.Module):
         """
         scale = jnp.ones(())
         if self.scale is not None:
-            scale = jnp.minimum(jnp.exp(self.logit_scale), self.max_scale)
+            free = 1 / self.temperature if self.divide else jnp.exp(self.logit_scale)
+            scale = jnp.minimum(free, self.max_scale)
         outputs = {"scale": scale} | ({} if self.bias is None else {"bias": self.logit_bias})
         for kind, x in pooled.items():
             x = self.drop(x, deterministic=not train) if kind == "image" else x

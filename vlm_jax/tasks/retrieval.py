@@ -33,6 +33,7 @@ class Retrieval:
     """length: tokens per text. loss_name: "softmax" (CLIP, arXiv:2103.00020) or "sigmoid" (SigLIP,
     arXiv:2303.15343). chunk: at most so many images meet so many texts at a time in the loss, whose
     memory is then linear in the batch; None for all at once, up to 4,096 rows, and 1,024 beyond.
+    label_smoothing: of the softmax, in [0, 1).
     between: the two of KINDS that are brought together, "text" last if it is one; several such
     tasks share one space (arXiv:2305.05665). match: how images and texts are read together besides,
     see `tasks.matching.Matching`.
@@ -42,6 +43,7 @@ class Retrieval:
     length: int = 32
     loss_name: str = "softmax"
     chunk: int | None = None
+    label_smoothing: float = 0.0
     between: tuple[str, str] = ("image", "text")
     match: Mapping[str, Any] | None = None
     contrast: bool = True
@@ -54,6 +56,11 @@ class Retrieval:
         """
         if self.loss_name not in ("softmax", "sigmoid"):
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
+        if not 0 <= self.label_smoothing < (1 if self.loss_name == "softmax" else 1e-9):
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} with loss_name={self.loss_name!r}: it is "
+                "in [0, 1), and of the softmax"
+            )
         known = len({*self.between}) == len(self.between) == 2 and {*self.between} <= {*KINDS}
         if not known or self.between[0] == "text":
             raise ValueError(
@@ -105,7 +112,8 @@ class Retrieval:
         image, text = (outputs[f"{kind}_embeds"] for kind in self.between)
         scale = outputs["scale"]
         if self.loss_name == "softmax":
-            return contrastive_softmax(image, text, scale, chunk=self._chunk(len(image)))
+            options: Any = dict(chunk=self._chunk(len(image)), label_smoothing=self.label_smoothing)
+            return contrastive_softmax(image, text, scale, **options)
         if "bias" not in outputs:
             raise ValueError(
                 "the sigmoid loss needs config.model.contrast.bias: set it, say to -10.0"

@@ -53,6 +53,14 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "Llava": SHORT | dict(stats=CLIP_STATISTICS),
     "Gemma3": dict(size=SQUARE, default_to_square=True, resample=2, stats=HALVES),
     "ConvNext": dict(fit="middle", size={"shortest_edge": 384}, crop_pct=0.875, stats=HALVES),
+    "EfficientNet": dict(
+        size={"height": 346, "width": 346},
+        crop_size={"height": 289, "width": 289},
+        default_to_square=True,
+        rescale_offset=False,
+        include_top=True,
+        stats=HALVES,
+    ),
     "Bit": SHORT | dict(stats=CLIP_STATISTICS),
     "VideoMAE": SHORT | dict(resample=2, stats=HALVES),
     "Vilt": dict(fit="canvas", size={"shortest_edge": 384}, size_divisor=32, stats=HALVES),
@@ -129,9 +137,22 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     std = _channels(settings.get("image_std", stats[1]))
     if not settings["do_normalize"]:
         mean, std = (0.0,) * 3, (1.0,) * 3
+    if "include_top" in usual:
+        mean, std = _twice(settings, mean, std)
     reader = READERS.get(settings.get("fit", ""), _reader)(folder, settings)
     reader |= dict(method=_method(folder, settings["resample"]))
     return reader, dict(image_mean=mean, image_std=std)
+
+
+def _twice(settings: Mapping[str, Any], mean: Any, std: Any) -> tuple[Any, Any]:
+    """What EfficientNet's pixels x in [0, 255] are divided by and moved, as mean and std of
+    x / 255: any factor, perhaps less 1, then the usual, and for a classifier once more the std.
+    """
+    factor, shift = 255 * settings["rescale_factor"], float(bool(settings["rescale_offset"]))
+    again = _channels(settings.get("image_std", settings["stats"][1]))
+    top = again if settings["include_top"] else (1.0,) * 3
+    moved = tuple((shift + m) / factor for m in mean)
+    return moved, tuple(s * t / factor for s, t in zip(std, top, strict=True))
 
 
 def _usual(folder: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +189,8 @@ def _check(
     for key, value in (("do_resize", True), ("do_rescale", True)):
         if settings[key] != value:
             raise WeightsError(f"{folder}: {key}={settings[key]!r} is not supported")
-    if abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
+    free = "rescale_offset" in usual
+    if not free and abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
         raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
     fit = usual.get("fit", "")
     known = {*COMMON, *READ[fit], *IDLE, *usual} - {"fit", "stats"}
@@ -203,6 +225,9 @@ def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         return dict(size=_side(folder, crop), fit="crop", shortest=size["shortest_edge"])
     if set(size) == {"height", "width"} and (not crops or crop == size):
         return dict(size=_side(folder, size), fit="stretch")
+    cut = "include_top" in settings and crops and set(size) == set(crop) == {"height", "width"}
+    if cut and _side(folder, crop) < size["height"]:
+        return dict(size=crop["height"], fit="stretch_crop", shortest=_side(folder, size))
     raise WeightsError(
         f"{folder}: size={size} with do_center_crop={crops} does not make squares of one size, "
         "which is not supported"

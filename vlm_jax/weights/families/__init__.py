@@ -1,5 +1,6 @@
 """The families, by the model_type of their config.json."""
 
+from vlm_jax.weights.families.align import ALIGN
 from vlm_jax.weights.families.bert import BERT
 from vlm_jax.weights.families.big_vision import BIG_VISION
 from vlm_jax.weights.families.blip import BLIP
@@ -33,6 +34,7 @@ from vlm_jax.weights.families.visual_bert import VISUAL_BERT
 from vlm_jax.weights.families.vit import VIT
 
 FAMILIES = {
+    "align": ALIGN,
     "bert": BERT,
     "big_vision": BIG_VISION,
     "blip": BLIP,
