@@ -44,6 +44,9 @@ __all__ = ["Scenes", "answers", "kinds", "parse_caption", "render", "words"]
 LENGTHS = {"train": 50_000, "val": 1_000, "test": 1_000, "test_comp": 1_000}
 """Split -> its default length. The position in this dict is part of the random seed."""
 
+NOISE = 6
+"""Grey levels that pixels are off at most, either way, unless a source says otherwise."""
+
 _SUPERSAMPLING = 3
 _GRAPH, _CAPTIONS, _QUESTIONS, _PIXELS = range(4)  # independent random streams of one example
 
@@ -66,7 +69,7 @@ class Scenes:
     objects: tuple[int, int] = (1, 3)
     questions: int = 6
     captions: int = 4
-    noise: int = 6
+    noise: int = NOISE
     seed: int = 0
 
     def __post_init__(self):
@@ -124,7 +127,7 @@ def kinds() -> dict[str, tuple[str, ...]]:
     return {"shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(RADII)}
 
 
-def render(scene: Mapping[str, Any], seed: int | tuple[int, ...], noise: int = 6) -> np.ndarray:
+def render(scene: Mapping[str, Any], seed: int | tuple[int, ...], noise: int = NOISE) -> np.ndarray:
     """The picture of a scene, u8[size, size, 3], antialiased; its pixels are off by `noise` levels
     at most, which `seed` draws.
     """

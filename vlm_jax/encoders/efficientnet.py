@@ -142,7 +142,7 @@ class EfficientNet(nn.Module):
     @nn.nowrap
     def _blocks(self) -> list[tuple[str, dict[str, Any]]]:
         """Name of each block, and what it has for itself."""
-        rows, width = (STAGES, self.width) if self.rows is None else (self.rows, 1.0)
+        rows = STAGES if self.rows is None else self.rows
         stages = self.stages
         if stages is None:
             stages = blocks_of(self.depth) if self.rows is None else tuple(r[4] for r in rows)
@@ -151,7 +151,7 @@ class EfficientNet(nn.Module):
         found: list[tuple[str, dict[str, Any]]] = []
         for stage, count in enumerate(stages):
             kernel, first, expansion, channels, _ = rows[stage]
-            out = channels if self.rows is not None else channels_of(channels, width)
+            out = channels if self.rows is not None else channels_of(channels, self.width)
             for block in range(count):
                 stride, padding = (1 if block else first), None
                 if self.padded is not None and stride == 2:

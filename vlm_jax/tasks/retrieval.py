@@ -56,7 +56,8 @@ class Retrieval:
         """
         if self.loss_name not in ("softmax", "sigmoid"):
             raise ValueError(f'loss_name={self.loss_name!r}: choose "softmax" or "sigmoid"')
-        if not 0 <= self.label_smoothing < (1 if self.loss_name == "softmax" else 1e-9):
+        smoothed = self.label_smoothing != 0 and self.loss_name != "softmax"
+        if smoothed or not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label_smoothing={self.label_smoothing} with loss_name={self.loss_name!r}: it is "
                 "in [0, 1), and of the softmax"

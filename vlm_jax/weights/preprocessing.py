@@ -54,6 +54,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "Gemma3": dict(size=SQUARE, default_to_square=True, resample=2, stats=HALVES),
     "ConvNext": dict(fit="middle", size={"shortest_edge": 384}, crop_pct=0.875, stats=HALVES),
     "EfficientNet": dict(
+        fit="stretch_crop",
         size={"height": 346, "width": 346},
         crop_size={"height": 289, "width": 289},
         default_to_square=True,
@@ -82,6 +83,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "middle": ("crop_pct",),
     "canvas": ("size_divisor",),
     "patches": ("patch_size", "max_num_patches"),
+    "stretch_crop": ("crop_size", "do_center_crop", "default_to_square"),
     "native": (
         *("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"),
         *("fps", "num_frames", "min_frames", "max_frames"),
@@ -135,24 +137,25 @@ def image_fields(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     _check(folder, given, settings, usual)
     mean = _channels(settings.get("image_mean", stats[0]))
     std = _channels(settings.get("image_std", stats[1]))
+    again = std if settings.get("include_top") else (1.0,) * 3
     if not settings["do_normalize"]:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    if "include_top" in usual:
-        mean, std = _twice(settings, mean, std)
+    if usual.get("fit") == "stretch_crop":
+        mean, std = _rescaled(settings, mean, std, again)
     reader = READERS.get(settings.get("fit", ""), _reader)(folder, settings)
     reader |= dict(method=_method(folder, settings["resample"]))
     return reader, dict(image_mean=mean, image_std=std)
 
 
-def _twice(settings: Mapping[str, Any], mean: Any, std: Any) -> tuple[Any, Any]:
+def _rescaled(
+    settings: Mapping[str, Any], mean: Any, std: Any, again: Any
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What EfficientNet's pixels x in [0, 255] are divided by and moved, as mean and std of
-    x / 255: any factor, perhaps less 1, then the usual, and for a classifier once more the std.
+    x / 255: any factor, perhaps less 1, then the usual, then divided `again`.
     """
     factor, shift = 255 * settings["rescale_factor"], float(bool(settings["rescale_offset"]))
-    again = _channels(settings.get("image_std", settings["stats"][1]))
-    top = again if settings["include_top"] else (1.0,) * 3
     moved = tuple((shift + m) / factor for m in mean)
-    return moved, tuple(s * t / factor for s, t in zip(std, top, strict=True))
+    return moved, tuple(s * t / factor for s, t in zip(std, again, strict=True))
 
 
 def _usual(folder: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,12 +192,11 @@ def _check(
     for key, value in (("do_resize", True), ("do_rescale", True)):
         if settings[key] != value:
             raise WeightsError(f"{folder}: {key}={settings[key]!r} is not supported")
-    free = "rescale_offset" in usual
-    if not free and abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
-        raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
     fit = usual.get("fit", "")
+    if fit != "stretch_crop" and abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
+        raise WeightsError(f"{folder}: rescale_factor={settings['rescale_factor']} is not 1 / 255")
     known = {*COMMON, *READ[fit], *IDLE, *usual} - {"fit", "stats"}
-    known |= set() if fit in ("", "middle", "crops") else {"do_pad"}
+    known |= set() if fit in ("", "middle", "crops", "stretch_crop") else {"do_pad"}
     for key in sorted(set(given) - known):
         if given[key] is True:
             raise WeightsError(f"{folder}: {key}=true is not supported; set it to false")
@@ -225,13 +227,20 @@ def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         return dict(size=_side(folder, crop), fit="crop", shortest=size["shortest_edge"])
     if set(size) == {"height", "width"} and (not crops or crop == size):
         return dict(size=_side(folder, size), fit="stretch")
-    cut = "include_top" in settings and crops and set(size) == set(crop) == {"height", "width"}
-    if cut and _side(folder, crop) < size["height"]:
-        return dict(size=crop["height"], fit="stretch_crop", shortest=_side(folder, size))
     raise WeightsError(
         f"{folder}: size={size} with do_center_crop={crops} does not make squares of one size, "
         "which is not supported"
     )
+
+
+def _stretch_crop(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """EfficientNet's: the whole picture stretched to a square, perhaps the middle of that."""
+    given = (settings["size"], settings["crop_size"])
+    size, crop = (_sides(_square(x) if isinstance(x, int) else x) for x in given)
+    both = set(size) == set(crop) == {"height", "width"}
+    if not settings["do_center_crop"] or not both or _side(folder, crop) >= _side(folder, size):
+        return _reader(folder, settings)
+    return dict(size=crop["height"], fit="stretch_crop", shortest=size["height"])
 
 
 def _sides(size: Any) -> dict[str, int]:
@@ -343,6 +352,7 @@ READERS = {
     "middle": _middle,
     "native": _native,
     "patches": _patches,
+    "stretch_crop": _stretch_crop,
     "tiles": _tiles,
 }
 """By `fit` in KINDS, for what is not squares of one size cut out or stretched."""

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlm_jax import kwargs, models, trees
+from vlm_jax.models.heads import HEADS
 from vlm_jax.models.vision_language import VisionLanguageModel
 from vlm_jax.tokenizers import Tokenizer
 from vlm_jax.weights import convert
@@ -229,7 +230,7 @@ def changed_heads(family: Family, config: Config, model: VisionLanguageModel) ->
     if not config.get("architectures"):
         return []  # the tensors told the class
     theirs = models.build(family.model(config))
-    heads = ("classify_head", "reconstruct_head", "regions_head", "contrast_head")
+    heads = [f"{name}_head" for name in HEADS]
     kind = lambda part: part and (type(part), getattr(part, "classes", None))
     found = [name for name in heads if kind(getattr(model, name)) != kind(getattr(theirs, name))]
     classes = (getattr(network.vision, "classes", None) for network in (model, theirs))

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 
+from vlm_jax.models.heads import HEADS
+from vlm_jax.weights.adopt import BODY
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.pretrained import Pretrained, shapes_of
 
-PARTS = ("vision", "text", "fusion", "decoder")
-PARTS += ("classify_head", "reconstruct_head", "regions_head", "contrast_head", "ground_head")
+PARTS = (*BODY, *(f"{name}_head" for name in HEADS))
 
 LEARNING = ("dropout", "drop_path", "remat", "dtype", "name", "parent")
 """Fields of a module that change nothing in what a checkpoint means."""

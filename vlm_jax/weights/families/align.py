@@ -2,6 +2,7 @@
 EfficientNet-B7 beside a BERT-base whose first state is projected.
 """
 
+import math
 from typing import Any
 
 from vlm_jax.encoders.efficientnet import channels_of
@@ -84,7 +85,7 @@ def stem(vision: Config) -> int:
 def rows(vision: Config) -> list[tuple[int, int, int, int, int]]:
     """The stages as `EfficientNet.rows`."""
     depth, leaving = vision["depth_coefficient"], channels(vision, "out_channels")
-    blocks = [-int(-depth * count // 1) for count in vision["num_block_repeats"]]
+    blocks = [math.ceil(depth * count) for count in vision["num_block_repeats"]]
     parts = (vision["kernel_sizes"], vision["strides"], vision["expand_ratios"], leaving, blocks)
     return list(zip(*parts, strict=True))
 

@@ -195,7 +195,7 @@ def searched(flags: Config) -> dict[str, Any]:
     """open_clip's flags as those of `weights.generation`, where there are any of its own: the
     likeliest word each time, generation_type="top_k" with top_k=1. ValueError for another way.
     """
-    given = dict(flags.items())
+    given = dict(flags)
     if not set(TELLING) & set(given):
         return given
     told = USUAL | given

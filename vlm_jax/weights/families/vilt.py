@@ -184,13 +184,12 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     return {"image": image, "words": TWO_WORDS}, {"words": "understand"}
 
 
-def several(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
-    """Logits of a text and the images it is about, pixel_values [B, N, 3, H, W], or [B, 3, H, W]
-    of one.
+def several(apply: Any, inputs: Inputs, wanted: int) -> dict[str, Any]:
+    """Logits of a text and the `wanted` images it is about, pixel_values [B, N, 3, H, W], or
+    [B, 3, H, W] of one. ValueError for another number of images.
     """
     pixels = nhwc(inputs["pixel_values"])
     pixels = pixels[:, None] if pixels.ndim == 4 else pixels
-    wanted = apply(method=lambda model: model.fusion.images)
     if pixels.shape[1] != wanted:
         raise ValueError(f"{pixels.shape[1]} images for each text: this model reads {wanted}")
     given: dict[str, Any] = dict(pixels=pixels, tiles=jnp.ones(pixels.shape[:2], bool))
@@ -217,8 +216,9 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     padding come last, and are 0. Logits alone where a text is about several images.
     """
     count = apply(method=lambda model: model.fusion.images)
-    if count > 1 or 5 in (inputs["pixel_values"].ndim, np.ndim(inputs.get("pixel_mask", 0)) + 1):
-        return several(apply, inputs, flags)
+    apart = inputs["pixel_values"].ndim == 5 or np.ndim(inputs.get("pixel_mask", 0)) == 4
+    if count > 1 or apart:
+        return several(apply, inputs, count)
     pixels = nhwc(inputs["pixel_values"])
     mask = inputs.get("pixel_mask")
     given: dict[str, Any] = {}
