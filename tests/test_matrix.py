@@ -224,7 +224,7 @@ def test_count_of_cells(capsys):
     assert len(CELLS) == 6 * 6 * 5 * 5 * 7
     assert valid == VALID_PER_OBJECTIVE
     other_inputs = {"regions", "frames"}  # not one picture: tests/encoders
-    other_inputs |= {"efficientnet_lite"}  # as a ResNet here, in five fixed sizes
+    other_inputs |= {"efficientnet"}  # as a ResNet here, in five fixed sizes
     assert VISION_ENCODERS.keys() - other_inputs == {part["name"] for part in VISION.values()}
     decoders = DECODERS.keys() - {"coca"}  # which has a text encoder inside: tests/decoders
     fusions = FUSIONS.keys() - {"qformer"}  # which reads an image by itself, too: tests/connectors

@@ -21,7 +21,6 @@ VISION_ENCODERS = {
     "resnet": ResNet,
     "vit": ViT,
     "efficientnet": EfficientNet,
-    "efficientnet_lite": EfficientNet,
     "frames": FrameEncoder,
     "precomputed": Precomputed,
     "regions": RegionEncoder,

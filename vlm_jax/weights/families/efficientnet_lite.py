@@ -46,7 +46,7 @@ def model(config: Config) -> dict[str, Any]:
     config = filled(config)
     fields = {key: config[key] for key in ("width", "depth", "stages", "stem", "head")}
     classes = config["num_classes"] or None
-    return dict(vision=dict(name="efficientnet_lite", classes=classes) | fields)
+    return dict(vision=dict(name="efficientnet", classes=classes) | fields)
 
 
 def rules(config: Config) -> Rules:
