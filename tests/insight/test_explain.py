@@ -141,6 +141,25 @@ def test_a_method_with_nothing_to_say_is_left_out_unless_asked_for(tmp_path, mon
     assert [one["method"] for one in written["methods"]] == ["attention"]
     with pytest.raises(NothingSeen, match="rollout has nothing"):
         page.explain_to(tmp_path, model(), PICTURE, text="red", methods=["rollout"])
+    monkeypatch.setattr(page, "METHODS", ("rollout",))
+    with pytest.raises(NothingSeen, match="by any method: the model does not look at it"):
+        page.explain_to(tmp_path / "blind", model(), PICTURE, text="red")
+    assert not (tmp_path / "blind").exists()
+
+
+def test_only_tasks_of_pictures_are_asked_about_a_picture():
+    words = make_tokenizer({"name": "wordpiece", "size": 128}, lambda: [TEXT])
+    sounds = TASKS["retrieval"](words, between=("audio", "text"))
+    pictures = TASKS["retrieval"](words)
+
+    def asked(**tasks):
+        setup = SimpleNamespace(tasks=tasks)
+        found: Any = SimpleNamespace(run=SimpleNamespace(experiment=setup, variables={}))
+        return Explainer(found)._asked(PICTURE, None, TEXT)
+
+    assert asked(sounds=sounds, pictures=pictures) == ("pictures", TEXT)
+    with pytest.raises(ValueError, match="one that compares it with pictures"):
+        asked(sounds=sounds)
 
 
 def test_the_mode_writes_pictures_a_page_and_the_report(tmp_path, monkeypatch, capsys):

@@ -73,7 +73,8 @@ class Explainer:
 
         text: None for what the model itself says. For a model that only compares pictures and
         texts, `text` is needed, and what is explained is their likeness. ValueError for another
-        method or a model without such a task; NothingSeen for a method that has nothing to say.
+        method or a model without such a task, such as one of sounds; DataError for a video;
+        NothingSeen for a method that has nothing to say.
         """
         name, text = self._asked(image, question, text)
         setup = self.model.run.experiment
@@ -136,13 +137,15 @@ class Explainer:
         """The task, by what it can do, and what it says."""
         tasks = self.model.run.experiment.tasks
         wanted = ("answer",) if question is not None else ("prompt", "text")
+        pair = ("image", "text")
         for ability in wanted:
             for name, task in tasks.items():
-                if hasattr(task, ability) and not (ability == "text" and text is None):
+                seen = tuple(getattr(task, "between", pair)) == pair
+                if seen and hasattr(task, ability) and not (ability == "text" and text is None):
                     return name, text or self._said(image, question)
         raise ValueError(
             f"this run cannot be asked for this: it was trained for {', '.join(tasks)}; give a "
-            "question to a model that answers, or a text to one that compares"
+            "question to a model that answers, or a text to one that compares it with pictures"
         )
 
     def _said(self, image: Image, question: str | None) -> str:

@@ -29,8 +29,8 @@ def explain_to(
     """Explain a picture by several methods, write `folder`/index.html with its PNGs, and return
     what `write` does.
 
-    methods: None for all that this model has something for; a method that is asked for by name and
-    has nothing to say raises NothingSeen. Other errors as in `Explainer.explain`.
+    methods: None for all that this model has something for; NothingSeen if there is none, and for
+    one that is asked for by name and has nothing to say. Other errors as in `Explainer.explain`.
     """
     explainer, found = Explainer(model), []
     for method in methods or METHODS:
@@ -41,6 +41,11 @@ def explain_to(
                 raise
             continue
         text, found = one.text, [*found, one]
+    if not found:
+        raise NothingSeen(
+            "no part of this picture counts for what is said more than another, by any method: the "
+            "model does not look at it, or says the same of every picture"
+        )
     left_out: list[LeftOut] = []
     if question is not None:
         left_out = explainer.without_words(image, question=question, text=text)

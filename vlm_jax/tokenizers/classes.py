@@ -283,11 +283,11 @@ MODEL_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("llama", "llava", "idefics"), "LlamaTokenizer"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text", "paligemma"), "GemmaTokenizer"),
     **dict.fromkeys(("qwen2", "qwen2_vl"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("siglip", "big_vision"), "SiglipTokenizer"),
+    **dict.fromkeys(("t5", "cappa"), "T5Tokenizer"),
     "clip": "CLIPTokenizer",
     "lxmert": "LxmertTokenizer",
     "roberta": "RobertaTokenizer",
-    "siglip": "SiglipTokenizer",
     "siglip2": "Siglip2Tokenizer",
-    "t5": "T5Tokenizer",
 }
 """The class of a folder that names none, by config.json."""

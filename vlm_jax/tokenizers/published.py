@@ -10,7 +10,7 @@ from tokenizers import AddedToken, processors
 from vlm_jax.tokenizers.classes import CLASSES, MODEL_TYPES, Class
 from vlm_jax.tokenizers.sentencepiece import CONTROL, USER_DEFINED, read_pieces
 from vlm_jax.tokenizers.tokenizer import Tokenizer
-from vlm_jax.weights.folder import read_json
+from vlm_jax.weights.folder import read_config, read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Keys of special tokens in the order in which those that the vocabulary lacks get their ids."""
@@ -70,7 +70,7 @@ def _roles(options: Mapping[str, Any]) -> dict[str, str]:
 
 def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[Path]]:
     """The class that a folder names, or that its config.json means, and its files."""
-    config = read_json(folder, "config.json")
+    config = _config(folder)
     sections = [config, dict(config.get("text_config") or {})]
     named = [part.get("tokenizer_class") for part in (options, *sections)]
     names = [str(name).removesuffix("Fast") for name in named if name]
@@ -89,6 +89,12 @@ def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[P
         "AutoTokenizer.from_pretrained(...).save_pretrained(...), or name a tokenizer_class in "
         f"tokenizer_config.json; {'; '.join(map(_wanted, names))}"
     )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json, or what an .npz stands for; {} if there is none of them."""
+    found = read_json(folder, "config.json")
+    return found if found or not any(folder.glob("*.npz")) else read_config(folder)
 
 
 def _wanted(name: str) -> str:

@@ -1,8 +1,9 @@
 """What lies in a checkpoint folder: its JSON files, and its tensors, read one slice at a time."""
 
 import json
+import operator
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -61,6 +62,10 @@ class Tensors:
         )
 
 
+NAMES = operator.attrgetter("files")
+"""Of the arrays in an opened .npz file."""
+
+
 class Arrays(dict):
     """Tensors that are in memory already, such as those of an .npz, seen in the same way."""
 
@@ -76,15 +81,18 @@ class Arrays(dict):
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The config.json of a folder, or what stands for it: open_clip's open_clip_config.json, or an
-    .npz of big_vision, which tells everything itself. WeightsError if there is none of them.
+    .npz of big_vision, which tells everything itself. WeightsError if there is none of them, or
+    what there is cannot be read.
     """
     folder = Path(folder)
     own, other = folder / "config.json", read_json(folder, "open_clip_config.json")
     if not own.is_file() and other:
         captions = "multimodal_cfg" in (other.get("model_cfg") or {})
         return other | {"model_type": "open_clip_coca" if captions else "open_clip"}
-    if not own.is_file() and (folder.suffix == ".npz" or len(list(folder.glob("*.npz"))) == 1):
-        return {"model_type": "big_vision"}
+    archives = [folder] if folder.suffix == ".npz" else list(folder.glob("*.npz"))
+    if not own.is_file() and len(archives) == 1:
+        captions = any("/LogitsDense/" in name for name in _of_npz(archives[0], NAMES))
+        return {"model_type": "cappa" if captions else "big_vision"}
     return read_json(folder, "config.json", required=True) | _sentence_pooling(folder)
 
 
@@ -159,15 +167,20 @@ def open_tensors(folder: str | Path) -> Tensors | Arrays:
 
 def read_npz(path: Path) -> Arrays:
     """The arrays of an .npz file, none of them pickled; NumPy stores bfloat16 as two void bytes."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from None
+    arrays = _of_npz(path, lambda archive: {name: archive[name] for name in archive.files})
     half = np.dtype("V2")
     return Arrays(
         {n: x.view(ml_dtypes.bfloat16) if x.dtype == half else x for n, x in arrays.items()}
     )
+
+
+def _of_npz(path: Path, read: Callable[[Any], Any]) -> Any:
+    """What `read` makes of the opened file. WeightsError if that fails."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return read(archive)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
 
 
 def _weight_map(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:

@@ -5,9 +5,13 @@ import math
 import jax
 import numpy as np
 import pytest
+import sentencepiece
 
+import vlm_jax
+from tests.tokenizers.test_classes import UNIGRAM, spoken
 from tests.weights import parity
 from vlm_jax.weights import convert, pretrained
+from vlm_jax.weights.families import big_vision
 from vlm_jax.weights.folder import Arrays, WeightsError
 from vlm_jax.weights.pretrained import read_folder, write_folder
 
@@ -74,10 +78,10 @@ def image_arrays(draw, pool, scan, classes=None, own_position=False, rep_size=No
     return found | ({"head": dense_arrays(draw, rep_size or width, classes)} if classes else {})
 
 
-def text_arrays(draw, scan, classes):
+def text_arrays(draw, scan, classes, vocab=30):
     width = 8
     return {
-        "Embed_0": {"embedding": draw(30, width)},
+        "Embed_0": {"embedding": draw(vocab, width)},
         "pos_embedding": draw(1, 6, width),
         "Encoder_0": stack_arrays(draw, 3, scan, width, 2, 10),
         "head": dense_arrays(draw, width, classes),
@@ -108,12 +112,13 @@ def dense(x, p):
     return x @ p["kernel"] + p["bias"]
 
 
-def attend(x, y, p):
+def attend(x, y, p, seen=True):
     q, k, v = (
         np.einsum("btd,dnk->btnk", source, p[name]["kernel"]) + p[name]["bias"]
         for source, name in ((x, "query"), (y, "key"), (y, "value"))
     )
     scores = np.einsum("btnk,bsnk->bnts", q, k) / math.sqrt(q.shape[-1])
+    scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True)
     seen = np.einsum("bnts,bsnk->btnk", weights, v)
@@ -273,6 +278,35 @@ def test_image_tower(case, tmp_path):
         ask = lambda tree: run_image(pixels, tree["params"], "tok")[1]
         given = dict(pixel_values=pixels.transpose(0, 3, 1, 2))
         compare_gradients(loaded, "forward", given, name, arrays, ask)
+
+
+def test_a_file_beside_its_sentencepiece_model_is_asked(tmp_path):
+    file = spoken(**UNIGRAM)["model"]
+    words = sentencepiece.SentencePieceProcessor(model_proto=file)
+    draw = noise()
+    text = text_arrays(draw, False, 12, words.get_piece_size())
+    tree = {"img": image_arrays(draw, "map", True), "txt": text, "t": draw(1), "b": draw(1)}
+    np.savez(tmp_path / "model.npz", **flat(tree, "params/"))
+    (tmp_path / "spiece.model").write_bytes(file)
+    model = vlm_jax.load_pretrained(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
+    ids = [*(words.encode("a photo of two cats") + [1] * 5)[:5], 1]
+    images = run_image(pictures / 127.5 - 1, tree["img"], "map")[1]
+    vector = run_text(np.array([ids]), text)[0]
+    likeness = images @ vector / np.linalg.norm(images, axis=1) / np.linalg.norm(vector)
+    found = model.rank("a photo of two cats", list(pictures))
+    scores = {row["index"]: row["score"] for row in found}
+    np.testing.assert_allclose([scores[i] for i in range(5)], likeness, atol=1e-5)
+
+
+def test_a_picture_of_384_pixels_keeps_six_unread():
+    image = big_vision.IMAGE | dict(patch=14, side=27, positions=729)
+    assert big_vision.resolution(image) == 384
+    assert big_vision.resolution(image | dict(res=378)) == 378
+    assert big_vision.pictures(dict(img=image))[0]["size"] == 384
+    assert pretrained.count(dict(model_type="big_vision", img=image)) == pretrained.count(
+        dict(model_type="big_vision", img=image | dict(res=378))
+    )
 
 
 def test_names_of_older_files(tmp_path):

@@ -5,6 +5,7 @@ from vlm_jax.weights.families.bert import BERT
 from vlm_jax.weights.families.big_vision import BIG_VISION
 from vlm_jax.weights.families.blip import BLIP
 from vlm_jax.weights.families.blip2 import BLIP2
+from vlm_jax.weights.families.cappa import CAPPA
 from vlm_jax.weights.families.clip import CLIP
 from vlm_jax.weights.families.coca import COCA
 from vlm_jax.weights.families.dual import DUAL
@@ -39,6 +40,7 @@ FAMILIES = {
     "big_vision": BIG_VISION,
     "blip": BLIP,
     "blip-2": BLIP2,
+    "cappa": CAPPA,
     "clip": CLIP,
     "efficientnet_lite": EFFICIENTNET_LITE,
     "gemma": GEMMA,

@@ -1,8 +1,10 @@
 """.npz files of big_vision: ViT (arXiv:2010.11929, arXiv:2205.01580) and SigLIP's two towers.
 
 Such a file has no config.json: shapes tell nearly all, and a config.json beside it may say the
-rest: img and txt, with the keys of IMAGE and TEXT; of these only `pool` cannot be read off, and
-defaults to the class token or MAP head that is there, else to the mean, or "last" for a text.
+rest: img and txt, with the keys of IMAGE and TEXT; of these `pool` cannot be read off, and defaults
+to the class token or MAP head that is there, else to the mean, or "last" for a text; nor can `res`.
+Beside two towers lies their SentencePiece model as spiece.model or tokenizer.model. Pictures are
+stretched to the trained size as there, but antialiased, which its own default is not.
 """
 
 import math
@@ -20,10 +22,12 @@ from vlm_jax.weights.rules import AS_IT_IS, Form, Rule, Rules, reshaped
 
 STACK: dict[str, Any] = dict(width=768, layers=12, heads=12, mlp_width=3072, scan=False)
 IMAGE = STACK | dict(patch=16, side=14, pool="map", positions=196, rep_size=None, classes=None)
+IMAGE |= dict(res=None)
 TEXT = STACK | dict(vocab=32000, length=64, pool="last", classes=None)
 """A tower's sizes. side: rows and columns of positions; positions: side^2, or one more where the
 class token has its own. classes: width of the last layer, None for no such layer. scan: all layers
-are in one tensor.
+are in one tensor. res: height and width of a picture, of which less than a patch is not read; None
+for whole patches, or 384 for the 27 x 27 patches of 14 that SigLIP has of it.
 """
 POOLINGS = {"map": "attention", "tok": "cls", "gap": "mean"}
 TEXT_POOLINGS = {"last": "end", "first": "first", "gap": "mean"}
@@ -72,12 +76,13 @@ def norm(ours: str, theirs: str) -> Rules:
     return [Rule(f"{ours}/{name}", f"{theirs}/{name}") for name in ("scale", "bias")]
 
 
-def attention_rules(ours: str, theirs: str, heads: int) -> Rules:
+def attention_rules(ours: str, theirs: str, heads: int, bias: bool = True) -> Rules:
     """An attention, whose matrices keep heads apart there."""
     joined, found = heads_joined(heads), []
     for name in ("query", "key", "value"):
         found += dense(f"{ours}/{name}", f"{theirs}/{name}", joined, joined)
-    return found + dense(f"{ours}/out", f"{theirs}/out", heads_first(heads))
+    found += dense(f"{ours}/out", f"{theirs}/out", heads_first(heads))
+    return [rule for rule in found if bias or not rule.theirs.endswith("/bias")]
 
 
 def mlp_rules(ours: str, theirs: str) -> Rules:
@@ -144,15 +149,19 @@ def stack_fields(section: Config) -> dict[str, Any]:
     return same | dict(activation="gelu_tanh", epsilon=1e-6)
 
 
-def model(config: Config) -> dict[str, Any]:
-    """The config as config.model."""
-    image, text = sections(config)
-    first = image["pool"] == "tok"
-    vision = dict(
+def resolution(image: Config) -> int:
+    """Height and width of a picture."""
+    read = image["patch"] * image["side"]
+    return image["res"] or (384 if (image["patch"], image["side"]) == (14, 27) else read)
+
+
+def vision_fields(image: Config) -> dict[str, Any]:
+    """The image tower."""
+    return dict(
         name="vit",
         patch=image["patch"],
-        image_size=image["patch"] * image["side"],
-        class_token=first,
+        image_size=resolution(image),
+        class_token=image["pool"] == "tok",
         class_position=image["positions"] > image["side"] ** 2,
         pooling=one_of(image, "pool", POOLINGS),
         pooler="tanh" if image["rep_size"] else None,
@@ -160,6 +169,12 @@ def model(config: Config) -> dict[str, Any]:
         classes=image["classes"],
         **stack_fields(image),
     )
+
+
+def model(config: Config) -> dict[str, Any]:
+    """The config as config.model."""
+    image, text = sections(config)
+    vision = vision_fields(image)
     if text is None:
         return dict(vision=vision)
     size = image["classes"] or image["rep_size"] or image["width"]
@@ -194,22 +209,28 @@ def rules(config: Config) -> Rules:
     ]
 
 
+def renamed(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Shapes by the newer names."""
+    names = convert.canonical(list(shapes), RENAMES)
+    return {name: shapes[stored] for name, stored in names.items()}
+
+
 def settled(config: Config, shapes: Shapes) -> Config:
     """What the shapes tell, over what config.json says."""
-    names = convert.canonical(list(shapes), RENAMES)
-    known = {name: shapes[stored] for name, stored in names.items()}
+    known = renamed(shapes)
     if any("/BertEncoder_0/" in name for name in known):
         raise WeightsError("text towers of the type BERT are not read from .npz files")
     two = any(name.startswith("params/img/") for name in known)
-    image = _below(known, "params/img/" if two else "params/")
-    found = dict(config) | dict(img=_image_sizes(image) | dict(config.get("img") or {}))
+    image = below(known, "params/img/" if two else "params/")
+    found = dict(config) | dict(img=image_sizes(image) | dict(config.get("img") or {}))
     if two:
-        sizes = _text_sizes(_below(known, "params/txt/"))
+        sizes = _text_sizes(below(known, "params/txt/"))
         found |= dict(txt=sizes | dict(config.get("txt") or {}), bias="params/b" in known)
     return found
 
 
-def _below(shapes: Shapes, prefix: str) -> dict[str, tuple[int, ...]]:
+def below(shapes: Shapes, prefix: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a part, by what follows its name."""
     return {n.removeprefix(prefix): shape for n, shape in shapes.items() if n.startswith(prefix)}
 
 
@@ -228,7 +249,8 @@ def _stack_sizes(shapes: Shapes, name: str) -> dict[str, Any]:
     return dict(width=width, layers=layers, heads=heads, mlp_width=mlp_width, scan=scan)
 
 
-def _image_sizes(shapes: Shapes) -> dict[str, Any]:
+def image_sizes(shapes: Shapes) -> dict[str, Any]:
+    """The image tower's sizes."""
     found = _stack_sizes(shapes, "Transformer")
     positions = shapes["pos_embedding"][-2]
     pools = {"MAPHead_0/probe": "map", "cls": "tok"}
@@ -258,7 +280,7 @@ def _last(shapes: Mapping[str, tuple[int, ...]], name: str) -> int | None:
 def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     """A picture and, for two towers, a text."""
     image, text = sections(config)
-    size = image["patch"] * image["side"]
+    size = resolution(image)
     if text is None:
         return {"image": picture(size), "look": {}}, {"look": "encode"}
     return pair_example(size), {"contrast": "contrast"}
@@ -277,6 +299,13 @@ def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
     return tokens | {"logits" if classifies(apply) else "pooled": visual.pooled}
 
 
+def pictures(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How pictures are read where no preprocessor's file says: stretched, in [-1, 1]."""
+    halves = (0.5,) * 3
+    size = resolution(sections(config)[0])
+    return dict(size=size, method="bilinear"), dict(image_mean=halves, image_std=halves)
+
+
 def tasks(config: Config) -> dict[str, Any]:
     """Retrieval with texts of the trained length, for two towers."""
     text = sections(config)[1]
@@ -292,4 +321,5 @@ BIG_VISION = Family(
     tasks=tasks,
     settle=settled,
     files=("config.json", "model.npz"),
+    pictures=pictures,
 )
