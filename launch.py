@@ -20,12 +20,14 @@ python launch.py --mode=predict --workdir=W --image=PATH --texts=FILE
     rank texts for an image
 python launch.py --mode=predict --workdir=W --audio=PATH --texts=FILE | --images=FOLDER
     rank texts, or images, for a sound
-python launch.py --mode=predict --workdir=W --images=FOLDER | --text=TEXT [--image=PATH]
-    classes or captions of each; a text gone on with, or its blanks filled
+python launch.py --mode=predict --workdir=W --images=FOLDER [--question=TEXT] [--out=FILE]
+    captions, classes or answers of each, a line each in FILE; an interrupted run goes on
+python launch.py --mode=predict --workdir=W --text=TEXT [--image=PATH]
+    a text gone on with, or its blanks filled
 python launch.py --mode=predict --workdir=W --text=TEXT --out=x.png [--samples=4] [--judge=W2]
     draw what a text says, several times, best first by a dual encoder
 python launch.py --mode=predict --workdir=W --data=FOLDER [--out=FILE]
-    answer the turns without answers of the conversations in FOLDER/data.jsonl
+    answer the turns without answers of the conversations in FOLDER/data.jsonl; likewise goes on
 python launch.py --mode=chat --workdir=W [--image=PATH] [--speed]
     a conversation in the terminal: a line is a turn, /image PATH shows another picture, Ctrl-C
     ends an answer
@@ -84,7 +86,7 @@ TEXT = flags.DEFINE_string(
     "text", None, "predict: text to find pictures for among --images, or to go on with."
 )
 IMAGES = flags.DEFINE_string(
-    "images", None, "predict: folder of pictures to rank for --text, or to classify."
+    "images", None, "predict: folder of pictures to rank for --text, or to say something of each."
 )
 TEXTS = flags.DEFINE_string(
     "texts",
@@ -114,7 +116,7 @@ OUT = flags.DEFINE_string(
     "out",
     None,
     "explain: folder to write to (WORKDIR/explanations/...). predict: a PNG to draw, or a file for "
-    "what is said in conversations.",
+    "what is said of pictures or in conversations, a JSON object a line.",
 )
 SAMPLES = flags.DEFINE_integer("samples", None, "predict: how many pictures of --text to draw.")
 JUDGE = flags.DEFINE_string(

@@ -3,6 +3,7 @@ position.
 """
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from vlm_jax import decode, kwargs, processes, sharding
 from vlm_jax.data.pipeline import Loader, Skipped, eval_batches, stack
 from vlm_jax.data.schema import DataError, Example, Source
 from vlm_jax.experiment import Experiment, asked
+from vlm_jax.layers.apart import stepper, with_apart
 from vlm_jax.metrics import Score
 from vlm_jax.models.rows import match_scores
 from vlm_jax.tables import INTERVAL
@@ -25,6 +27,9 @@ from vlm_jax.types import Batch, Variables, summary
 from vlm_jax.workdir import atomic_write_text
 
 Inputs = Callable[[Example], Mapping[str, np.ndarray]]
+
+STEPS = 256
+"""Tokens one after the other from which on a decoder's layers are taken apart, see layers.apart."""
 
 
 class Run:
@@ -97,8 +102,11 @@ class Run:
         search = self.search(length, **options)
         choices = None if choices is None else tuple(choices)
         ask = lambda example: {**inputs(example), **_randomness(example, seed)}
-        writer = self._writer(search, choices)
-        for position, row in self._map(("write", search, choices), writer, source, ask):
+        key, writer, made = ("write", search, choices), self._writer(search, choices), None
+        if length * math.ceil(len(source) / self.batch_size) >= STEPS:
+            with jax.set_mesh(self.mesh):
+                made = with_apart(self.variables)
+        for position, row in self._map(key, writer, source, ask, variables=made):
             yield position, row["tokens"]
 
     def search(self, length: int, **options: Any) -> decode.Search:
@@ -149,6 +157,7 @@ class Run:
                 prefix=prompt["prefix"],
                 keys=decode.example_keys(prompt["seed"], prompt["example"]),
                 trie=trie,
+                step=stepper(model, variables),
             )
             return found._asdict()
 
@@ -272,11 +281,18 @@ class Run:
             )
 
     def _map(
-        self, key: Any, function: Callable, source: Source, inputs: Inputs, kind: str = "image"
+        self,
+        key: Any,
+        function: Callable,
+        source: Source,
+        inputs: Inputs,
+        kind: str = "image",
+        variables: Any = None,
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """(position, row of outputs) of a compiled function over the pictures, or the sounds, of a
-        source; one batch is computed while one is read.
+        source; one batch is computed while one is read. variables: None for the run's own.
         """
+        variables = self.variables if variables is None else variables
         processes.check_one_shape(self.experiment.read)
         read = self.experiment.read.only(kind)
         loader = Loader(source, read, {"inputs": lambda e, _: inputs(e)}, skipped=self.skipped)
@@ -284,7 +300,7 @@ class Run:
         rows = sharding.own_rows(self.mesh, self.batch_size)
         for batch in eval_batches(loader, batch_size=self.batch_size, rows=rows):
             with jax.set_mesh(self.mesh):
-                computing = compiled(self.variables, sharding.shard_batch(self.mesh, batch))
+                computing = compiled(variables, sharding.shard_batch(self.mesh, batch))
             if waiting is not None:
                 yield from _valid_rows(waiting)
             waiting = computing

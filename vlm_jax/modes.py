@@ -4,7 +4,7 @@ code.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from vlm_jax.data import in_memory
 from vlm_jax.data.audio import no_picture
 from vlm_jax.data.jsonl import Jsonl
 from vlm_jax.predict import lines, prediction
-from vlm_jax.tasks import Chat, Classification, VqaClassification, VqaGeneration
 from vlm_jax.train import train as run_training
 
 
@@ -75,10 +74,8 @@ def evaluation(config: Any, folder: str, options: Mapping[str, Any]) -> int:
         loaded.run.predictions = Path(folder) / "eval" / f"{name}.jsonl"
         metrics |= evaluate.evaluate(loaded.run, name, section, source, own)
     if not metrics:
-        raise ValueError(
-            "nothing was evaluated: the data has neither the captions nor the questions that "
-            "this run's evals need"
-        )
+        asked = {section["task"] for section in dict(stored.get("evals") or {}).values()}
+        raise _nothing_for(sorted(asked), loaded.run.experiment, options["data"] or "config.evals")
     _show(metrics)
     return 0
 
@@ -103,15 +100,19 @@ def _evaluate_pretrained(folder: str | None, options: Mapping[str, Any]) -> int:
                 loaded.run.predictions = Path(folder) / "eval" / f"{name}.jsonl"
             metrics |= evaluate.evaluate(loaded.run, name, section, source, None)
     if not metrics:
-        needs = "; ".join(
-            f"{name} needs {' and '.join(_needs(name, loaded.run.experiment))}" for name in tasks
-        )
-        raise ValueError(
-            f"{options['data'] or options['texts']} has nothing that this model is scored by: "
-            f"{needs or 'it has no task, only features'}"
-        )
+        given = options["data"] or options["texts"]
+        raise _nothing_for(list(tasks), loaded.run.experiment, given)
     _show(metrics)
     return 0
+
+
+def _nothing_for(tasks: Sequence[str], setup: experiment.Experiment, given: str) -> ValueError:
+    """What to say where no task could be scored. given: the name of the data."""
+    needs = "; ".join(f"{name} needs {' and '.join(_needs(name, setup))}" for name in tasks)
+    return ValueError(
+        f"{given} has nothing that this model is scored by: "
+        f"{needs or 'it has no task, only features'}"
+    )
 
 
 def _show(metrics: Mapping[str, float]) -> None:
@@ -135,14 +136,8 @@ def _suits(source: Any, section: Mapping[str, Any], setup: experiment.Experiment
 
 def _needs(name: str, setup: experiment.Experiment) -> tuple[str, ...]:
     """What a task reads of an example, by its keys."""
-    task = setup.tasks[name]
-    between = getattr(task, "between", None)
-    if between is not None:
-        return tuple("captions" if kind == "text" else kind for kind in between)
-    asked = isinstance(task, VqaClassification | VqaGeneration | Chat)
-    asked = asked or getattr(task, "encoded", False)
-    text = "label" if isinstance(task, Classification) else "questions" if asked else "captions"
-    return ("image", text) if setup.read.fit != "none" else (text,)
+    reads = setup.tasks[name].reads
+    return reads if setup.read.fit != "none" else tuple(key for key in reads if key != "image")
 
 
 def _loaded(folder: str, options: Mapping[str, Any]) -> api.Model:
@@ -153,9 +148,10 @@ def _loaded(folder: str, options: Mapping[str, Any]) -> api.Model:
 
 def predict(config: Any, folder: str, options: Mapping[str, Any]) -> int:
     """Caption, answer, classify, complete, fill, rank, sum up, or draw; one JSON line on standard
-    output. 1 if some of several conversations could not be read to their ends.
+    output. 1 if some of several pictures or conversations could not be read, or not to their ends.
     """
-    result = prediction(_loaded(folder, options), options)
+    source = options.get("pretrained") or folder
+    result = prediction(_loaded(folder, options), options, source)
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return int(bool(result.get("errors")))
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import pytest
 
 from tests import tiny
-from vlm_jax import experiment, sharding
+from vlm_jax import evaluate, experiment, sharding
 from vlm_jax.data import in_memory
 from vlm_jax.data.scenes import Scenes
 from vlm_jax.evaluate import Run
+from vlm_jax.layers.apart import with_apart
 
 COUNT = 5
 
@@ -58,3 +59,16 @@ def test_a_picture_draws_the_same_text_in_every_order(run):
     assert write(run, pictures(), seed=1, **options) != first
     assert len(run.programs.made) == made + 1
     assert run.programs.made[-1] == "batch 8, prompt 1, length 8, samples 2"
+
+
+def test_where_much_is_written_layers_are_apart_and_texts_the_same(run, monkeypatch):
+    parted = []
+    monkeypatch.setattr(
+        evaluate, "with_apart", lambda given: parted.append(with_apart(given)) or parted[-1]
+    )
+    options = {"sample": True, "temperature": 3.0, "n_best": 2}
+    expected = write(run, pictures(), **options)
+    assert not parted  # 8 tokens in one batch
+    monkeypatch.setattr(evaluate, "STEPS", 8)
+    assert write(run, pictures(), **options) == expected
+    assert len(parted) == 1 and "apart" in parted[0] and "apart" not in run.variables

@@ -56,6 +56,24 @@ def test_arrays_have_the_dtypes_and_ranks_of_the_batch_contract(name):
             assert np.asarray(value).dtype == np.dtype(dtype) and np.ndim(value) == rank, key
 
 
+OTHERS = {"completion": dict(encoded=True), "flow_matching": dict(labels=())}
+OTHERS |= {"retrieval": dict(between=("audio", "image"))}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_task_reads_is_all_it_needs_and_it_cannot_do_without(name):
+    """Pictures and sounds are read by others."""
+    for changes in ({}, *([OTHERS[name]] if name in OTHERS else [])):
+        asked = task(name, **changes)
+        own = set(asked.reads) - {"image", "audio"}
+        bare = {"id": "7", "image": EXAMPLE["image"], "captions": [], "questions": []}
+        asked.preprocess(bare | {key: EXAMPLE[key] for key in own}, None)
+        if own:
+            with pytest.raises(DataError):
+                asked.preprocess(bare, None)
+        assert ("image" in asked.reads) == (name != "completion")
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_without_chance_two_calls_agree(name):
     first, second = (task(name).preprocess(EXAMPLE, None) for _ in range(2))

@@ -12,6 +12,7 @@ from vlm_jax.decode.hypotheses import read_side_by_side
 from vlm_jax.decode.sampling import write
 from vlm_jax.decode.search import Generated, Search, make_request
 from vlm_jax.decode.trie import Trie
+from vlm_jax.layers.apart import cache_apart
 from vlm_jax.types import Cache, Features
 
 
@@ -27,12 +28,14 @@ def generate(
     limit: Int[Array, " B"] | None = None,
     keys: Key[Array, " B"] | None = None,
     trie: Trie | None = None,
+    step: Callable[..., tuple[Array, Cache]] | None = None,
 ) -> Generated:
     """Continue the prompts, which may be padded on either side, with a decoder of this codebase.
 
     decoder: `(tokens, memory, cache, *, mask, prefix, after) -> (logits, cache)`, parameters
     included, such as `partial(model.apply, variables)`; init_cache: its `init_cache`. prefix: see
-    decoders. limit, keys, trie: see `decode.Request`.
+    decoders. limit, keys, trie: see `decode.Request`. step: the same decoder for single tokens, its
+    layers apart, see `layers.apart`; None: `decoder`.
 
     Every row needs at least one real prompt token. ValueError for a prompt that is too long (by
     init_cache), for tokens that the vocabulary lacks and for a search that is given too little.
@@ -46,6 +49,8 @@ def generate(
     logits, cache = decoder(prompt, memory, cache, mask=prompt_mask, prefix=prefix, after=last)
     check_vocabulary(search, logits.shape[-1])
     kind = beam_search if search.beams > 1 else write
+    if step is not None:
+        decoder, cache = step, cache_apart(cache)
     found = kind(logits[:, 0], cache, partial(read_side_by_side, decoder), search, request)
     return jax.tree.map(
         lambda x: x[:, 0] if search.n_best is None else x[:, : search.n_best], found

@@ -100,13 +100,16 @@ def enlarged(cache: Mapping, empty: Mapping) -> dict:
 
 
 def write(cache: Mapping, new: Mapping, slot: Any) -> dict:
-    """The layers' cache with what they computed anew, nested dicts of leaves [L, B, N, M, K].
+    """The layers' cache with what they computed anew, nested dicts of leaves [L, B, N, M, K], or
+    [B, N, M, K] of layers that are apart.
 
     slot: i32[], or None for layers without self-attention.
     Keys and values called "self" go to slots `slot` and on, here, once for all layers: a scan over
     layers that returned whole caches would copy them at every step. Others replace what was there.
     """
-    put = lambda held, fresh: jax.lax.dynamic_update_slice_in_dim(held, fresh, slot, axis=3)
+    put = lambda held, fresh: jax.lax.dynamic_update_slice_in_dim(
+        held, fresh, slot, axis=held.ndim - 2
+    )
     written = dict(cache)
     for name, part in new.items():
         if name == "self":

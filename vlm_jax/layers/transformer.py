@@ -11,6 +11,7 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.layers.apart import is_apart
 from vlm_jax.layers.attention import Attention
 from vlm_jax.layers.cache import write
 from vlm_jax.layers.constraints import BATCH, LENGTH, constrain
@@ -180,13 +181,12 @@ def _of_kind(around: Around, kind: Int[Array, ""] | None) -> Around:
 
 
 class Group(nn.Module):
-    """`size` successive blocks, of which only number `cross_offset` keeps its cross parts.
-
-    block: fields of `Block`.
+    """`size` successive blocks, of which number `cross_offset` alone keeps its cross parts, or all
+    do if it is None. block: fields of `Block`.
     """
 
     size: int
-    cross_offset: int
+    cross_offset: int | None
     block: Options
 
     @nn.compact
@@ -197,7 +197,7 @@ class Group(nn.Module):
         caches = {}
         for i in range(self.size):
             fields = dict(self.block)
-            if i != self.cross_offset:
+            if self.cross_offset not in (None, i):
                 fields["parts"] = tuple(p for p in fields["parts"] if not p.startswith("cross"))
             name = f"block_{i}"
             layer = {
@@ -326,10 +326,14 @@ class Transformer(nn.Module):
 
     @nn.nowrap
     def _run(self, x: Array, layers: dict, around: Around, train: bool):
-        """Scan over blocks, or over groups of blocks and then through the rest."""
+        """Scan over blocks, or over groups of blocks and then through the rest; blocks whose
+        parameters are apart (see layers.apart) follow each other.
+        """
         block = {name: getattr(self, name) for name in BLOCK_FIELDS}
         if self.remat == "sliced":
             block["mlp"] = {"sliced": True, **self.mlp}
+        if is_apart(self.variables.get("params", {})):
+            return Group(self.layers, None, block, name="layers")(x, layers, around, train)
         if self.cross_every == 1:
             return self._scan(Block, self.layers)(**block, name="layers")(x, layers, around, train)
         size = self.cross_every

@@ -25,7 +25,12 @@ def evaluation_program(
     run = evaluate.Run(setup, {}, mesh, rows)
 
     def found(
-        key: Any, function: Callable, source: Any, inputs: Callable, kind: str = "image"
+        key: Any,
+        function: Callable,
+        source: Any,
+        inputs: Callable,
+        kind: str = "image",
+        variables: Any = None,
     ) -> Any:
         read = setup.read.only(kind)
         loader = Loader(source, read, {"inputs": lambda example, _: inputs(example)}, "raise")

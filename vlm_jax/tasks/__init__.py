@@ -2,8 +2,8 @@
 
 A task is a frozen dataclass with `preprocess(example, rng)` (NumPy, one example), `loss(outputs,
 batch)` (per text) and `evaluate(run, source)` (yields name and value), beside `head`, the model
-method that it asks, and `texts`, the key of an example of whose entries it can learn several at a
-time ("captions" or "questions"; None if only one).
+method that it asks, `reads`, the keys of an example that it needs, and `texts`, that of whose
+entries it can learn several at a time ("captions" or "questions"; None if only one).
 """
 
 from vlm_jax.tasks.captioning import Captioning

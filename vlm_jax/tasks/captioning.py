@@ -53,6 +53,7 @@ class Captioning:
     retrieved: Mapping[str, Any] | None = None
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "captions"
+    reads: ClassVar[tuple[str, ...]] = ("image", "captions")
 
     def __post_init__(self):
         """ValueError for words to be guessed without a token that stands for them."""

@@ -39,6 +39,7 @@ class Chat:
     blocked: int | None = None
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("image", "questions")
 
     @cached_property
     def turns(self) -> Format:

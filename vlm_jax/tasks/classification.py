@@ -33,6 +33,7 @@ class Classification:
     pictures: int | None = None
     head: ClassVar[str] = "classify"
     texts: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("image", "label")
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """Text and class index; DataError if the label is missing or not among `labels`."""

@@ -38,6 +38,11 @@ class Completion:
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it needs of an example, by its keys."""
+        return ("questions" if self.encoded else "captions",)
+
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption (the first without rng), or a question and its answer; DataError if the
         example has none, or the text is no longer than what every text begins with.

@@ -47,6 +47,11 @@ class FlowMatching:
         if self.time not in TIMES:
             raise ValueError(f"time={self.time!r}: choose one of {TIMES}")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it needs of an example, by its keys."""
+        return ("image", "label" if self.labels else "captions")
+
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """A random caption, or the class, perhaps none; a time and the seed of the noise. Without
         rng the first caption, and the others depend on the example alone. DataError if the example

@@ -30,6 +30,7 @@ class ImageTokens:
     codebook: float = 1.0
     head: ClassVar[str] = "reconstruct_image"
     texts: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("image",)
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """Nothing: the image is all there is to know."""

@@ -38,6 +38,7 @@ class MaskedPretraining:
     match_class: int = 1
     head: ClassVar[str] = "reconstruct"
     texts: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("image", "captions")
 
     def __post_init__(self):
         """ValueError for another match_class."""

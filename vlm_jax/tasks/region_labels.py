@@ -35,6 +35,7 @@ class RegionLabels:
     pictures: int = 1
     head: ClassVar[str] = "label_regions"
     texts: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("image", "regions")
 
     def preprocess(self, example: Example, rng: np.random.Generator | None) -> Arrays:
         """region_labels i32[G, S] and region_mask bool[G, S] in the order of `kinds`: tokens whose

@@ -73,6 +73,11 @@ class Retrieval:
         if not self.contrast and (self.matching is None or self.matching.start is not None):
             raise ValueError("contrast=False ranks by the match alone: set match={}, without start")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it needs of an example, by its keys."""
+        return tuple("captions" if kind == "text" else kind for kind in self.between)
+
     @cached_property
     def matching(self) -> Matching | None:
         """The section `match`; TypeError for an unknown key."""

@@ -35,6 +35,7 @@ class TextToImage:
     parallel: bool = False
     label_smoothing: float = 0.0
     texts: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("image", "captions")
 
     @property
     def head(self) -> str:

@@ -41,6 +41,7 @@ class VqaClassification:
     retrieved: Mapping[str, Any] | None = None
     head: ClassVar[str] = "classify"
     texts: ClassVar[str | None] = "questions"
+    reads: ClassVar[tuple[str, ...]] = ("image", "questions")
     question_to: ClassVar[str] = "text"
 
     def __post_init__(self):
@@ -128,6 +129,7 @@ class VqaGeneration:
     cut: bool = True
     head: ClassVar[str] = "generate"
     texts: ClassVar[str | None] = "questions"
+    reads: ClassVar[tuple[str, ...]] = ("image", "questions")
 
     def __post_init__(self):
         """ValueError for another question_to, or a length without room for an answer."""

@@ -24,7 +24,8 @@ def is_published(init: Any) -> bool:
     """Whether config.init names a checkpoint folder of somebody else rather than a workdir."""
     folder = _folder(init)
     try:
-        return folder is not None and "model_type" in read_config(folder)
+        named = {"model_type", "architecture"}  # the second by timm
+        return folder is not None and bool(named & read_config(folder).keys())
     except WeightsError:
         return False  # a workdir, or no folder at all, of which whoever reads it will speak
 
@@ -56,13 +57,35 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     data["image"] = data.get("image") or reader
     if not config.get("model"):
         tasks = config.get("tasks") or {}
-        model = _model(family, published, folder)
+        model, idle = without_pooler(family, published, _model(family, published, folder), tasks)
         model, skip = headed(model, tasks, usual_head(family, published, model, tasks))
         config["model"] = model | statistics
-        config["init"] = _skipping(config["init"], skip)
+        config["init"] = _skipping(config["init"], idle + skip)
     if setups.reads_texts(family.model(published)):
         data.setdefault("tokenizer", {"name": "published", "folder": str(folder)})
     return config | {"data": data}
+
+
+def without_pooler(
+    family: Any, published: Mapping[str, Any], model: Mapping[str, Any], tasks: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The model as the family's class for classifying pictures has it, whose classes come from the
+    class token itself (ViT), and patterns of the parameters that are not taken over.
+    """
+    vision = dict(model.get("vision") or {})
+    if not vision.get("pooler") or "text" in model or not _kinds(tasks) & {"classification"}:
+        return dict(model), []
+    bare = vision | dict(pooler=None, pooler_width=None)
+    for name in family.classes:
+        other = dict(family.model(dict(published) | {"architectures": [name]})["vision"])
+        if other.pop("classes", None) and other == bare:
+            return dict(model) | {"vision": bare}, ["vision/pooler"]
+    return dict(model), []
+
+
+def _kinds(tasks: Mapping[str, Any]) -> set[str]:
+    """The tasks' names, whatever they are called here."""
+    return {dict(section or {}).get("name", name) for name, section in tasks.items()}
 
 
 def usual_head(
@@ -72,7 +95,7 @@ def usual_head(
     as `model`, but for its classes; none if there is no such class.
     """
     same = lambda other: all(model.get(part) == other.get(part) for part in BODY)
-    wanted = {dict(section or {}).get("name", name) for name, section in tasks.items()}
+    wanted = _kinds(tasks)
     for name in family.classes:
         described = dict(published) | {"architectures": [name]}
         try:

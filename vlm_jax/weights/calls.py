@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vlm_jax import decode
+from vlm_jax.layers.apart import stepper
 from vlm_jax.types import Features
 from vlm_jax.weights.generation import first_token, search_of
 
@@ -234,11 +235,14 @@ def search(apply: Any, memory: Features | None, given: Inputs, flags: Mapping) -
     batch = {} if memory is not None else {"batch": rows}
     longest = apply(method=lambda network: getattr(network.decoder, "max_length", None))
     room = None if longest is None else max(longest - prompt, 1)
+    wanted = search_of(flags, prompt, room)
+    network, variables = apply(method=lambda network: network.unbind())
     found = decode.generate(
         partial(apply, method="decode", **others(given)),
         partial(apply, method="init_cache", **batch),
-        *(given["tokens"], given["tokens_mask"], memory, search_of(flags, prompt, room)),
+        *(given["tokens"], given["tokens_mask"], memory, wanted),
         prefix=given["prefix"],
+        step=stepper(network, variables, **others(given)),
     )
     return found.tokens
 

@@ -18,7 +18,7 @@ from vlm_jax.models.vision_language import VisionLanguageModel
 from vlm_jax.tokenizers import Tokenizer
 from vlm_jax.weights import convert
 from vlm_jax.weights.families import FAMILIES
-from vlm_jax.weights.family import Config, Family
+from vlm_jax.weights.family import UNNAMED, Config, Family
 from vlm_jax.weights.folder import (
     Tensors,
     WeightsError,
@@ -148,8 +148,10 @@ def family_of(config: Config) -> Family:
     """The family of a config.json. WeightsError for a model type that is not here, or weights that
     were quantised.
     """
-    named = "torchvision" if "architecture" in config else None  # timm's config.json
-    kind = config.get("model_type", named)
+    kind = config.get("model_type")
+    if kind is None and "architecture" in config:  # timm's config.json
+        small = str(config["architecture"]).startswith("tf_efficientnet_lite")
+        kind = "efficientnet_lite" if small else "torchvision"
     if kind not in FAMILIES:
         hint = kwargs.suggestion(str(kind), FAMILIES)
         raise WeightsError(
@@ -227,7 +229,7 @@ def changed_heads(family: Family, config: Config, model: VisionLanguageModel) ->
     """The heads that a model has and its config.json's class has not, or the reverse, or for
     another number of classes.
     """
-    if not config.get("architectures"):
+    if not config.get("architectures") and family.classes != UNNAMED:
         return []  # the tensors told the class
     theirs = models.build(family.model(config))
     heads = [f"{name}_head" for name in HEADS]

@@ -29,11 +29,11 @@ def reclassed(found: Pretrained, names: Sequence[str] = ()) -> Pretrained | None
     """The same network under the config.json of the class that it is, or None if its family has no
     such class.
 
-    names: of its classes, written as id2label where there are as many.
+    names: of its classes, written as id2label, or as timm's label_names, where there are as many.
     """
     for name, key in found.family.classes.items():
         config = {k: x for k, x in found.config.items() if k not in TOLD}
-        config |= {"architectures": [name]} | _counted(found, key, names)
+        config |= _counted(found, key, names) | ({"architectures": [name]} if name else {})
         try:
             model, shapes = shapes_of(found.family, config)
         except WeightsError:
@@ -51,6 +51,8 @@ def _counted(found: Pretrained, key: str, names: Sequence[str]) -> dict[str, Any
     count = getattr(head, "classes", None)
     if count is None:
         return {}
+    if key == "num_classes":
+        return {key: count} | ({"label_names": list(names)} if len(names) == count else {})
     if key != "num_labels":
         return {key: count}
     names = list(names) if len(names) == count else [f"LABEL_{i}" for i in range(count)]

@@ -53,3 +53,12 @@ def test_the_first_ports_names_are_as_many_and_all_different():
 def test_values_that_are_not_supported():
     with pytest.raises(WeightsError, match="architecture='tf_efficientnet_b0'"):
         pretrained.count(LITE0 | dict(architecture="tf_efficientnet_b0"))
+
+
+def test_pictures_are_read_as_the_network_was_trained():
+    reader, statistics = efficientnet_lite.pictures(dict(architecture="tf_efficientnet_lite2"))
+    assert (reader["size"], reader["shortest"], reader["method"]) == (260, 292, "bicubic")
+    assert statistics == dict(image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+    own = dict(pretrained_cfg=dict(input_size=[3, 96, 96], crop_pct=1.0, std=[1, 1, 1]))
+    reader, statistics = efficientnet_lite.pictures(own)
+    assert (reader["size"], reader["shortest"]) == (96, 96) and statistics["image_std"] == (1, 1, 1)

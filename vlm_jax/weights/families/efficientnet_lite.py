@@ -11,7 +11,8 @@ from typing import Any
 
 from vlm_jax.encoders import efficientnet
 from vlm_jax.weights.calls import Inputs, convolutional, nhwc
-from vlm_jax.weights.family import Config, Family, Shapes, one_of, picture
+from vlm_jax.weights.families.torchvision import timm_pictures
+from vlm_jax.weights.family import UNNAMED, Config, Family, Shapes, one_of, picture
 from vlm_jax.weights.rules import Rules, batch_norm, convolution, dense
 
 ARCHITECTURES = {
@@ -25,6 +26,17 @@ DEFAULTS: dict[str, Any] = dict(
     head=1280,
     image_size=32,
 )
+
+
+HALVES = (0.5, 0.5, 0.5)
+TRAINED = dict(
+    zip(
+        ARCHITECTURES,
+        ((224, 0.875), (240, 0.882), (260, 0.89), (300, 0.904), (380, 0.92)),
+        strict=True,
+    )
+)
+"""Pixels of a side, and their share of the shortest side."""
 
 
 def filled(config: Config) -> dict[str, Any]:
@@ -114,6 +126,15 @@ def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
     }
 
 
+def pictures(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How pictures are read where no preprocessor's file says: by timm's pretrained_cfg, or else
+    the middle of a picture at the size that the network was trained for.
+    """
+    side, share = one_of(DEFAULTS | dict(config), "architecture", TRAINED)
+    usual = dict(input_size=(3, side, side), crop_pct=share, interpolation="bicubic")
+    return timm_pictures(usual | dict(mean=HALVES, std=HALVES), config)
+
+
 EFFICIENTNET_LITE = Family(
     model,
     rules,
@@ -121,4 +142,6 @@ EFFICIENTNET_LITE = Family(
     calls={"forward": forward},
     ignored=(r".*\.num_batches_tracked",),
     settle=settled,
+    pictures=pictures,
+    classes=UNNAMED,
 )

@@ -133,4 +133,5 @@ RESNET = Family(
     calls={"forward": forward},
     ignored=(r".*\.num_batches_tracked",),
     settle=settled,
+    classes=dict.fromkeys(CLASSIFIER, "num_labels"),
 )

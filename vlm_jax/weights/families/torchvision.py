@@ -17,7 +17,16 @@ from vlm_jax.encoders import resnet as resnets
 from vlm_jax.encoders import vgg as vggs
 from vlm_jax.weights.calls import Inputs, convolutional, nhwc, observed
 from vlm_jax.weights.families.resnet import block_rules
-from vlm_jax.weights.family import Config, Family, Shapes, one_of, picture, require, square
+from vlm_jax.weights.family import (
+    UNNAMED,
+    Config,
+    Family,
+    Shapes,
+    one_of,
+    picture,
+    require,
+    square,
+)
 from vlm_jax.weights.rules import Form, Rules, batch_norm, convolution, dense
 
 ARCHITECTURES: dict[str, tuple[str, int]] = {
@@ -171,9 +180,15 @@ def pictures(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """How pictures are read where no preprocessor's file says: by timm's pretrained_cfg, or else as
     torchvision's classifiers are evaluated, the middle of a picture 8/7 as large.
     """
-    given = PICTURES | dict(config.get("pretrained_cfg") or {})
+    side = filled(config)["image_size"]
+    return timm_pictures(PICTURES | dict(input_size=(3, side, side)), config)
+
+
+def timm_pictures(usual: Config, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same by timm's pretrained_cfg in config.json, over what is usual."""
+    given = dict(usual) | dict(config.get("pretrained_cfg") or {})
     require(given, crop_mode="center")
-    size = given.get("input_size") or (3, *[filled(config)["image_size"]] * 2)
+    size = given["input_size"]
     method = one_of(given, "interpolation", METHODS)
     side = square(dict(input_size=size[1:]), "input_size")
     shortest = math.floor(side / given["crop_pct"])
@@ -189,4 +204,5 @@ TORCHVISION = Family(
     ignored=(r".*\.num_batches_tracked",),
     settle=settled,
     pictures=pictures,
+    classes=UNNAMED,
 )
