@@ -91,7 +91,7 @@ def test_what_was_said_before_a_stop_is_not_said_again(folder):
 
 @pytest.mark.parametrize("change", ["question", "checkpoint", "picture"])
 def test_another_run_begins_anew(change, folder):
-    out, options, first = folder / "said.jsonl", {}, GROUP
+    out, options = folder / "said.jsonl", {}
     with pytest.raises(KeyboardInterrupt):
         ask(Model(GROUP), folder, out=out)
     if change == "question":
@@ -102,7 +102,7 @@ def test_another_run_begins_anew(change, folder):
         (folder / "pictures" / "000.png").rename(folder / "pictures" / "0000.png")
     model = Model()
     ask(model, folder, out=out, **options)
-    assert len(model.shown[0]) == first - 1 and model.shown[0][0].endswith(".png")
+    assert len(model.shown[0]) == GROUP - 1 and model.shown[0][0].endswith(".png")
 
 
 def test_the_mode_says_where_the_model_is_and_that_something_failed(folder, monkeypatch, capsys):

@@ -287,6 +287,7 @@ class Run:
         source: Source,
         inputs: Inputs,
         kind: str = "image",
+        *,
         variables: Any = None,
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """(position, row of outputs) of a compiled function over the pictures, or the sounds, of a

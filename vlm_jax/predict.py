@@ -125,9 +125,11 @@ def _unreadable(path: str) -> str | None:
 
 def _made(folder: str | None, asked: Row) -> Row:
     """What rows were made of, as JSON: the model, as it is now, and what it is asked."""
-    where = Path(folder or "")
-    files = sorted(where.glob("checkpoints/*")) or sorted(where.glob("*.*"))
-    changed = [[file.name, file.stat().st_mtime_ns] for file in files] if folder else []
+    files: list[Path] = []
+    if folder is not None:
+        where = Path(folder)
+        files = sorted(where.glob("checkpoints/*")) or sorted(where.glob("*.*"))
+    changed = [[file.name, file.stat().st_mtime_ns] for file in files]
     return {"model": str(folder), "changed": changed, "asked": asked}
 
 
@@ -245,8 +247,9 @@ def _conversations(loaded: api.Model, options: Mapping[str, Any], made: Row) -> 
     source, chat = Jsonl(data, answered=False), loaded.chat()
     ids, asked = [], 0
     for number in range(len(source)):
-        ids.append(source[number]["id"])
-        asked += sum(not question["answers"] for question in source[number]["questions"])
+        example = source[number]
+        ids.append(example["id"])
+        asked += sum(not question["answers"] for question in example["questions"])
     if not asked:
         raise ValueError(
             f"{data}: every turn has answers, so there is nothing to say: leave out the answers of "

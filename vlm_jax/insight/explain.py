@@ -137,10 +137,9 @@ class Explainer:
         """The task, by what it can do, and what it says."""
         tasks = self.model.run.experiment.tasks
         wanted = ("answer",) if question is not None else ("prompt", "text")
-        pair = ("image", "text")
         for ability in wanted:
             for name, task in tasks.items():
-                seen = tuple(getattr(task, "between", pair)) == pair
+                seen = "image" in task.reads and "audio" not in task.reads
                 if seen and hasattr(task, ability) and not (ability == "text" and text is None):
                     return name, text or self._said(image, question)
         raise ValueError(

@@ -59,14 +59,11 @@ def cache_apart(cache: Mapping) -> dict[str, Any]:
     """A decoder's cache with the keys and values of its layers apart, leaves [B, ...]: what a layer
     attends to is then what is kept, and written once.
     """
-    kept = {name: part for name, part in cache.items() if name not in ("self", "cross", "memory")}
-    found = kept | blocks({name: cache[name] for name in ("self", "cross") if name in cache})
-    if "memory" not in cache:
-        return found
-    known = cache["memory"]
-    kept = {name: part for name, part in known.items() if name != "cross"}
-    crossed = {"cross": known["cross"]} if "cross" in known else {}
-    return found | {"memory": kept | blocks(crossed)}
+    layers = {name: cache[name] for name in ("self", "cross") if name in cache}
+    kept = {name: part for name, part in cache.items() if name not in layers}
+    if "memory" in kept:  # which has keys and values of its own
+        kept["memory"] = cache_apart(kept["memory"])
+    return kept | blocks(layers)
 
 
 def blocks(tree: Any) -> dict[str, Any]:

@@ -25,12 +25,7 @@ def evaluation_program(
     run = evaluate.Run(setup, {}, mesh, rows)
 
     def found(
-        key: Any,
-        function: Callable,
-        source: Any,
-        inputs: Callable,
-        kind: str = "image",
-        variables: Any = None,
+        key: Any, function: Callable, source: Any, inputs: Callable, kind: str = "image", **_: Any
     ) -> Any:
         read = setup.read.only(kind)
         loader = Loader(source, read, {"inputs": lambda example, _: inputs(example)}, "raise")

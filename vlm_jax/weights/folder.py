@@ -1,7 +1,6 @@
 """What lies in a checkpoint folder: its JSON files, and its tensors, read one slice at a time."""
 
 import json
-import operator
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -62,10 +61,6 @@ class Tensors:
         )
 
 
-NAMES = operator.attrgetter("files")
-"""Of the arrays in an opened .npz file."""
-
-
 class Arrays(dict):
     """Tensors that are in memory already, such as those of an .npz, seen in the same way."""
 
@@ -91,7 +86,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         return other | {"model_type": "open_clip_coca" if captions else "open_clip"}
     archives = [folder] if folder.suffix == ".npz" else list(folder.glob("*.npz"))
     if not own.is_file() and len(archives) == 1:
-        captions = any("/LogitsDense/" in name for name in _of_npz(archives[0], NAMES))
+        names = _of_npz(archives[0], lambda archive: archive.files)
+        captions = any("/LogitsDense/" in name for name in names)
         return {"model_type": "cappa" if captions else "big_vision"}
     return read_json(folder, "config.json", required=True) | _sentence_pooling(folder)
 
