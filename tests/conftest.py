@@ -31,6 +31,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads wou
     for library in ("OMP", "OPENBLAS", "MKL", "RAYON"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+# Tracing makes many small objects that live on, beside the hundreds of thousands of torch and
+# transformers: walking through all of them as often as by default takes a tenth of the suite.
+gc.set_threshold(100_000, 20, 50)
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402  (imports JAX)

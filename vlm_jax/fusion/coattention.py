@@ -88,6 +88,7 @@ class CoAttentionFusion(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only
             length=self.layers,
+            check_constancy_invariants=False,
         )
         fields = ("heads", "mlp_width", "norm_first", "activation", "epsilon", "dropout", "dtype")
         block = {name: getattr(self, name) for name in fields}

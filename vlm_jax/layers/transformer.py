@@ -364,6 +364,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  flax's stub knows ints only
             length=length,
+            check_constancy_invariants=False,
         )
 
 
