@@ -194,18 +194,18 @@ def several(apply: Any, inputs: Inputs, wanted: int) -> dict[str, Any]:
         raise ValueError(f"{pixels.shape[1]} images for each text: this model reads {wanted}")
     given: dict[str, Any] = dict(pixels=pixels, tiles=jnp.ones(pixels.shape[:2], bool))
     if (mask := inputs.get("pixel_mask")) is not None:
-        patch = apply(method=lambda model: model.vision.patch)
-        rows, columns = (side // patch for side in pixels.shape[2:4])
-        flat = patch_mask(jnp.asarray(mask).reshape(-1, *mask.shape[-2:]), rows, columns)
-        given["mask"] = flat.reshape(*pixels.shape[:2], -1)
+        flat = jnp.asarray(mask).reshape(-1, *mask.shape[-2:])
+        given["mask"] = patch_mask(apply, flat, pixels).reshape(*pixels.shape[:2], -1)
     visual = apply(given, method="encode_image")
     return {"logits": apply(visual, typed_inputs(inputs), method="understand")["logits"]}
 
 
-def patch_mask(mask: Any, rows: int, columns: int) -> Any:
-    """Which of rows x columns patches count, by the pixel of pixel_mask [B, H, W] that the
+def patch_mask(apply: Any, mask: Any, pixels: Any) -> Any:
+    """Which patches of pixels [..., H, W, 3] count, by the pixel of pixel_mask [B, h, w] that the
     reference asks for each; bool[B, rows * columns].
     """
+    patch = apply(method=lambda model: model.vision.patch)
+    rows, columns = (side // patch for side in pixels.shape[-3:-1])
     height, width = mask.shape[1:]
     row, column = np.arange(rows) * height // rows, np.arange(columns) * width // columns
     return (mask[:, row][:, :, column] != 0).reshape(len(mask), -1)
@@ -223,9 +223,7 @@ def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
     mask = inputs.get("pixel_mask")
     given: dict[str, Any] = {}
     if mask is not None:
-        patch = apply(method=lambda model: model.vision.patch)
-        rows, columns = (side // patch for side in pixels.shape[1:3])
-        given["mask"] = patch_mask(jnp.asarray(mask), rows, columns)
+        given["mask"] = patch_mask(apply, jnp.asarray(mask), pixels)
     visual = apply(pixels, method="encode_image", **given)
     words = typed_inputs(inputs)
     path = ("fusion", "transformer", UNNORMED)
