@@ -118,6 +118,17 @@ def test_paper_can_be_even():
         Scenes("test", 32, noise=65)
 
 
+def test_paper_can_be_white():
+    own, white = Scenes("test", 32, noise=0), Scenes("test", 32, noise=0, paper=255)
+    assert own[3]["captions"] == white[3]["captions"]
+    assert white[3]["scene"]["background"] == [255] * 3
+    away = white[3]["image"]() != 255
+    assert not away[0, 0].any()
+    assert 0.01 < away.mean() < 0.5
+    with pytest.raises(ValueError, match="paper=100"):
+        Scenes("test", 32, paper=100)
+
+
 def test_the_vocabularies_are_exactly_what_is_used():
     used, answered = set(), set()
     for split in ("train", "test_comp"):

@@ -59,8 +59,9 @@ class Scenes:
     `scene_graph.HELD_OUT`, absent from pictures and texts of the others. size: side of the square
     image, at least 32 pixels. length: number of examples, None for LENGTHS[split]. objects: fewest
     and most objects of a scene, in [1, 6]. questions, captions: how many of each an example has, at
-    most 16 and 8. noise: levels that pixels are off at most, either way, in [0, 64]. The graph and
-    texts do not depend on `size`. Raises ValueError if out of range.
+    most 16 and 8. noise: levels that pixels are off at most, either way, in [0, 64]. paper: its
+    grey level, in [192, 255]; None: each scene's own light colour. Objects and texts depend on none
+    of size, noise and paper. Raises ValueError if out of range.
     """
 
     split: str = "train"
@@ -70,6 +71,7 @@ class Scenes:
     questions: int = 6
     captions: int = 4
     noise: int = NOISE
+    paper: int | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -77,6 +79,9 @@ class Scenes:
         low, high = self.objects
         own = {
             f"size={self.size} must be at least 32 pixels": self.size >= 32,
+            f"paper={self.paper} must be in [192, 255], or None": (
+                self.paper is None or 192 <= self.paper <= 255
+            ),
             f"objects={low, high} must be (fewest, most) in [1, {MAX_OBJECTS}]": (
                 1 <= low <= high <= MAX_OBJECTS
             ),
@@ -102,6 +107,8 @@ class Scenes:
         low, high = self.objects
         graph_rng = np.random.default_rng((*key, _GRAPH))
         scene = sample_scene(graph_rng, self.size, (low, high), held_out)
+        if self.paper is not None:
+            scene["background"] = [self.paper] * 3
         return {
             "id": f"{self.split}-{index}",
             "image": partial(render, scene, (*key, _PIXELS), self.noise),
