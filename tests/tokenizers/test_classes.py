@@ -184,6 +184,29 @@ def test_what_users_write_never_becomes_a_special_token(kind, tmp_path):
     assert ours.decode([]) == "" and ours.encode("") == []
 
 
+@pytest.mark.parametrize("named", ["class", "model type", "model"])
+def test_siglip_2_reads_small_letters_whatever_its_file_says(named, tmp_path):
+    """Its published folders hold Gemma's tokenizer, which keeps capitals."""
+    write(tmp_path, "Gemma")
+    folder = tmp_path
+    if named != "model":
+        folder = tmp_path / "saved"
+        transformers.GemmaTokenizer.from_pretrained(tmp_path).save_pretrained(folder)
+    if named == "class":
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["tokenizer_class"] = "Siglip2Tokenizer"
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    else:
+        (folder / "config.json").write_text(json.dumps({"model_type": "siglip2"}))
+    reference = transformers.AutoTokenizer.from_pretrained(folder)
+    assert type(reference).__name__ == "Siglip2Tokenizer"
+    ours = read_tokenizer(folder)
+    for text in TEXTS:
+        ids = reference.encode(text, add_special_tokens=False, split_special_tokens=True)
+        assert ours.encode(text) == ids, text
+    assert ours.encode("A Cat") == ours.encode("a cat") != []
+
+
 def test_added_tokens_of_older_folders(tmp_path):
     special = dict(additional_special_tokens=["<image>"], pad_token="<fill>")
     added = {"<image>": 400, "<fill>": 401, "newword": 402}

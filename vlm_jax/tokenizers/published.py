@@ -41,7 +41,9 @@ def read_tokenizer(folder: str | Path, ends: Sequence[int] | None = None) -> Tok
     folder = Path(folder)
     path, options = folder / "tokenizer.json", _options(folder)
     if path.is_file():
-        return Tokenizer.load(path, _roles(options), ends)
+        found = Tokenizer.load(path, _roles(options), ends)
+        # SigLIP 2's class sees to small letters, whether the file does or not.
+        return found.lowered() if "Siglip2Tokenizer" in _names(folder, options) else found
     name, kind, files = _class(folder, options)
     options = dict(kind.tokens) | options
     try:
@@ -68,9 +70,11 @@ def _roles(options: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[Path]]:
-    """The class that a folder names, or that its config.json means, and its files."""
+def _names(folder: Path, options: Mapping[str, Any]) -> list[str]:
+    """The classes that a folder names, or that its config.json means; the first is to be taken."""
     config = _config(folder)
+    if config.get("model_type") == "siglip2":  # whose folders may name Gemma's
+        return [MODEL_TYPES["siglip2"]]
     sections = [config, dict(config.get("text_config") or {})]
     named = [part.get("tokenizer_class") for part in (options, *sections)]
     names = [str(name).removesuffix("Fast") for name in named if name]
@@ -79,6 +83,12 @@ def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[P
         meant = [MODEL_TYPES.get(part.get("model_type", "")) for part in sections]
         names = [name for name in meant if name]
         names = names or (["BertTokenizer"] if (folder / "vocab.txt").is_file() else [""])
+    return names
+
+
+def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[Path]]:
+    """The class that a folder names, or that its config.json means, and its files."""
+    names = _names(folder, options)
     for name in names:
         if name in CLASSES and (files := CLASSES[name].found(folder)):
             return name, CLASSES[name], files

@@ -178,6 +178,14 @@ class Tokenizer:
         except ValueError as error:  # covers bad JSON and bad UTF-8 too
             raise ValueError(f"{path}: {error}") from None
 
+    def lowered(self) -> Self:
+        """The same for texts in small letters: capitals are read as those."""
+        content: Any = json.loads(self._model.to_str())
+        own = content["normalizer"]
+        steps = [{"type": "Lowercase"}, *([own] if own else [])]
+        content["normalizer"] = {"type": "Sequence", "normalizers": steps}
+        return type(self)(json.dumps(content), self._roles, self.ends)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilds from JSON, because the library's own pickle forgets `encode_special_tokens`."""
         return type(self), (self._model.to_str(), self._roles, self.ends)
