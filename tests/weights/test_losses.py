@@ -17,15 +17,23 @@ import transformers
 from tests.weights import parity
 from tests.weights.families import (
     test_align,
+    test_bert,
     test_blip,
     test_blip2,
+    test_dual,
+    test_gemma,
+    test_gemma3,
+    test_idefics,
     test_idefics3,
     test_lxmert,
     test_paligemma,
     test_qwen2_vl,
+    test_resnet,
+    test_siglip2,
     test_t5,
     test_vilt,
     test_visual_bert,
+    test_vit,
 )
 from vlm_jax.losses import (
     binary_cross_entropy,
@@ -36,7 +44,7 @@ from vlm_jax.losses import (
     written_cross_entropy,
 )
 from vlm_jax.weights import calls
-from vlm_jax.weights.families import align
+from vlm_jax.weights.families import align, siglip, siglip2
 
 WORDS = dict(vocab_size=60, bos_token_id=0, eos_token_id=1, pad_token_id=2)
 TEXT = dict(hidden_size=16, num_attention_heads=4, intermediate_size=24, num_hidden_layers=2)
@@ -84,10 +92,14 @@ def in_blocks(apply, inputs, forward):
     return written_cross_entropy(outputs, batch, block=16)
 
 
-def contrast(loss, extra=()):
+def picture(apply, inputs):
+    """Features of pictures."""
+    return apply(calls.nhwc(inputs["pixel_values"]), method="encode_image")
+
+
+def contrast(loss, extra=(), see=picture, read=calls.text_inputs):
     def scored(apply, inputs, forward):
-        visual = apply(calls.nhwc(inputs["pixel_values"]), method="encode_image")
-        found = apply(visual, calls.text_inputs(inputs), method="contrast")
+        found = apply(see(apply, inputs), read(inputs), method="contrast")
         names = ("image_embeds", "text_embeds", "scale", *extra)
         return loss(*(found[name] for name in names))
 
@@ -108,7 +120,8 @@ def voted(apply, inputs, forward):
 
 def words_and_match(apply, inputs, forward):
     """Masked words, and whether image and text belong together."""
-    match = inputs.get("matched_label", inputs.get("sentence_image_labels"))
+    names = ("matched_label", "sentence_image_labels", "next_sentence_label")
+    match = next(inputs[name] for name in names if name in inputs)
     score = forward(apply, inputs)["score"]
     return written(apply, inputs, forward) + softmax_cross_entropy(score, match)
 
@@ -120,6 +133,43 @@ def language(kind, config, ids=IDS):
 
 def pairs(kind, config):
     return lambda: (parity.randomise(kind(config())), dict(input_ids=IDS, pixel_values=PHOTOS))
+
+
+def with_loss(model, given):
+    """How the reference is asked for its contrastive loss."""
+    return model(**given, return_loss=True).loss
+
+
+def gemma(case):
+    kind, config, fields = test_gemma.CASES[case]
+    return language(kind, lambda: config(**test_gemma.SMALL, **fields))
+
+
+def bert(kind, **labels):
+    def make():
+        hidden = masked(parity.tokens(2, 7, 40, seed=2), regions=0)
+        given = test_bert.inputs(40) | dict(labels=hidden, **labels)
+        return test_bert.build(kind, "wide heads"), given
+
+    return make
+
+
+def classes(kind, config, fields):
+    """A backbone with five classes, and two pictures of them."""
+
+    def make():
+        model = parity.randomise(kind(config(**fields, num_labels=5)))
+        pixels = parity.pixels(2, 3, *[fields.get("image_size", 40)] * 2)
+        return model, dict(pixel_values=pixels, labels=np.array([3, 1]))
+
+    return make
+
+
+def lit():
+    """A picture tower of ViT and a text tower of BERT."""
+    config = test_dual.config_of("vit", "ReLU, three segments")
+    model = parity.randomise(transformers.VisionTextDualEncoderModel(config))
+    return model, dict(input_ids=IDS % 39 + 1, pixel_values=parity.pixels(3, 3, 24, 24))
 
 
 def last(ids: np.ndarray, count: int) -> np.ndarray:
@@ -283,20 +333,49 @@ CASES = {
     ),
     "t5": Case(t5("tied, plain"), written),
     "flan-t5, own output layer": Case(t5("own output layer"), written),
+    "gemma": Case(gemma("1: biases, untied"), next_words),
+    "gemma3, text": Case(gemma("3: a list of layers, a cap"), next_words),
+    "bert": Case(bert(transformers.BertForMaskedLM), written),
+    "bert pre-training": Case(
+        bert(transformers.BertForPreTraining, next_sentence_label=np.array([0, 1])),
+        words_and_match,
+    ),
+    "vit": Case(
+        classes(
+            transformers.ViTForImageClassification,
+            transformers.ViTConfig,
+            test_vit.CONFIGS["no biases, wide heads"],
+        ),
+        chosen,
+    ),
+    "resnet": Case(
+        classes(
+            transformers.ResNetForImageClassification,
+            transformers.ResNetConfig,
+            test_resnet.CONFIGS["basic, GELU, early stride"],
+        ),
+        chosen,
+    ),
     "align": Case(
         lambda: (test_align.made("usual"), dict(input_ids=IDS % 39 + 1, pixel_values=PHOTOS)),
         contrast(partial(contrastive_softmax, label_smoothing=align.SMOOTHING)),
-        lambda model, given: model(**given, return_loss=True).loss,
+        with_loss,
     ),
+    "lit": Case(lit, contrast(contrastive_softmax), with_loss),
     "clip": Case(
         pairs(transformers.CLIPModel, lambda: transformers.CLIPConfig(**SMALL_CLIP)),
         contrast(contrastive_softmax),
-        lambda model, given: model(**given, return_loss=True).loss,
+        with_loss,
     ),
     "siglip": Case(
         pairs(transformers.SiglipModel, lambda: transformers.SiglipConfig(**SMALL_SIGLIP)),
         contrast(contrastive_sigmoid, extra=("bias",)),
-        lambda model, given: model(**given, return_loss=True).loss,
+        with_loss,
+    ),
+    "siglip 2, naflex": Case(
+        lambda: test_siglip2.made("ReLU, deeper"),
+        contrast(contrastive_sigmoid, ("bias",), siglip2.see, siglip.seen_text),
+        with_loss,
     ),
     "llava": Case(llava, next_words),
     "git": Case(git, next_words),
@@ -305,6 +384,12 @@ CASES = {
     "blip-2 opt": Case(blip2("OPT"), next_words),
     "blip-2 t5": Case(blip2("T5, tied"), written),
     "paligemma": Case(answers(test_paligemma, "1", 2), next_words),
+    "paligemma 2": Case(
+        answers(test_paligemma, "2, global layers first, no caps, untied", 2), next_words
+    ),
+    "gemma3": Case(answers(test_gemma3, "a window shorter than an image"), next_words),
+    "idefics": Case(answers(test_idefics, "every layer, vector gates, tied"), next_words),
+    "smolvlm": Case(answers(test_idefics3, "smolvlm, blocks of sixteen"), next_words),
     "idefics3": Case(answers(test_idefics3, "idefics3"), next_words),
     "qwen2_vl": Case(answers(test_qwen2_vl, "usual"), next_words),
     "vilt answers": Case(vilt, voted),

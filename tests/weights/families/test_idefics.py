@@ -35,11 +35,13 @@ LARGE = dict(
 )
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_idefics(case, tmp_path):
-    fields = CASES[case]
-    model = parity.randomise(IdeficsForVisionText2Text(IdeficsConfig(**SMALL, **fields)))
-    ids = parity.tokens(2, 7, 50 + fields.get("additional_vocab_size", 0))
+def build(case):
+    return parity.randomise(IdeficsForVisionText2Text(IdeficsConfig(**SMALL, **CASES[case])))
+
+
+def texts(model):
+    """Two pictures for each row, read from some token on; the second row begins with padding."""
+    ids = parity.tokens(2, 7, 50 + model.config.additional_vocab_size)
     ids[0, :2] = ids.max()
     seen = np.zeros((2, 7, 2), np.int64)  # nothing, the first picture, the second, both
     seen[0, 2:4, 0] = seen[0, 4:, 1] = seen[1, 1:, 0] = seen[1, 5:, 1] = 1
@@ -47,9 +49,15 @@ def test_idefics(case, tmp_path):
     mask[1, 0] = 0
     pixels = parity.pixels(2, 2, 3, 16, 16)
     inputs = dict(pixel_values=pixels, input_ids=ids, attention_mask=mask)
-    inputs["image_attention_mask"] = seen
-    writes = dict(inputs) if fields.get("use_resampler") else None
-    parity.check(model, inputs, tmp_path, where={"logits": mask}, writes=writes)
+    return inputs | dict(image_attention_mask=seen)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_idefics(case, tmp_path):
+    model = build(case)
+    inputs = texts(model)
+    where = {"logits": inputs["attention_mask"]}
+    parity.check(model, inputs, tmp_path, where=where, writes=dict(inputs))
 
 
 def test_count():

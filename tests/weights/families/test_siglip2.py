@@ -23,8 +23,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_naflex(case, tmp_path):
+def made(case):
+    """A model, and four pictures of different shapes with their texts."""
     text, vision = CASES[case]
     words = dict(hidden_size=16, vocab_size=50, max_position_embeddings=9)
     config = Siglip2Config(
@@ -40,7 +40,12 @@ def test_naflex(case, tmp_path):
         pixel_attention_mask=mask,
         spatial_shapes=shapes,
     )
-    parity.check(model, inputs, tmp_path, names=NAMES)
+    return model, inputs
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_naflex(case, tmp_path):
+    parity.check(*made(case), tmp_path, names=NAMES)
 
 
 SO400M = dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27)

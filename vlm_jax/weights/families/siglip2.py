@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, with_tokens
 from vlm_jax.weights.families import siglip
 from vlm_jax.weights.family import Config, Family, pair_example, require, square
@@ -44,11 +45,15 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def contrast(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """pixel_values: patches [B, S, P]; spatial_shapes [B, 2]; pixel_attention_mask [B, S]."""
+    """The towers' last states, embeddings and scaled products."""
+    return with_tokens(apply, see(apply, inputs), siglip.seen_text(inputs))
+
+
+def see(apply: Any, inputs: Inputs) -> Features:
+    """Of pixel_values, patches [B, S, P]; spatial_shapes [B, 2]; pixel_attention_mask [B, S]."""
     mask = inputs.get("pixel_attention_mask")
     given = dict(shapes=inputs["spatial_shapes"], mask=None if mask is None else mask != 0)
-    visual = apply(inputs["pixel_values"], **given, method="encode_image")
-    return with_tokens(apply, visual, siglip.seen_text(inputs))
+    return apply(inputs["pixel_values"], **given, method="encode_image")
 
 
 SIGLIP2 = Family(
