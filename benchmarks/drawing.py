@@ -47,7 +47,8 @@ Rows = dict[str, np.ndarray]
 def scenes_of(model: Any) -> Callable[..., Scenes]:
     """The scenes that a run draws: Scenes of its size and paper."""
     own = model.run.experiment.config["data"]["train"]
-    return partial(Scenes, size=own["size"], noise=own.get("noise", Scenes.noise), questions=0)
+    kept = {name: own[name] for name in ("size", "noise", "paper") if name in own}
+    return partial(Scenes, **kept, questions=0)
 
 
 def prompts(count: int) -> dict[str, list[Wanted]]:
@@ -104,9 +105,8 @@ def features(model: Any, pictures: np.ndarray) -> np.ndarray:
 def rows_of(model: Any, kind: str, wanted: Sequence[Wanted], given: Any) -> Rows:
     """Everybody's pictures of one kind of prompt."""
     scenes = scenes_of(model)
-    chosen = {
-        key: vars(given)[key] for key in ("seed", "guidance", "steps", "method", "temperature")
-    }
+    names = ("seed", "guidance", "steps", "method", "temperature", "choice_temperature")
+    chosen = {name: vars(given)[name] for name in names}
     options = {key: value for key, value in chosen.items() if value is not None}
     rows = {"drawn": drawn(model, wanted, options)}
     rows["retrieved"] = retrieved(scenes("train", length=4000), wanted)
@@ -135,6 +135,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of a flow, or rounds of parallel decoding")
     parser.add_argument("--method", help='of a flow: "heun" or "euler"')
     parser.add_argument("--temperature", type=float, help="of tokens that are drawn; 1")
+    parser.add_argument(
+        "--choice-temperature", type=float, help="of which guesses of a round stay; 4.5"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

@@ -27,9 +27,9 @@ from configs.text_to_image import common as drawing
 
 def get_config(arg=None):
     """Arguments: tokenizer, the workdir of a trained one; fsq, it is that of tokenizer_fsq.py;
-    steps; smoke.
+    white, scenes on white paper, also the tokenizer's; steps; smoke.
     """
-    arg = common.parse_arg(arg, tokenizer="", fsq=False, steps=3300, smoke=False)
+    arg = common.parse_arg(arg, tokenizer="", fsq=False, white=False, steps=3300, smoke=False)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 32

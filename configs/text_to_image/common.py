@@ -9,15 +9,17 @@ QUANTIZERS = dict(
 )
 
 
-def tokenizer(quantizer: str, smoke: bool) -> dict[str, Any]:
+def tokenizer(quantizer: str, smoke: bool, local: bool = False) -> dict[str, Any]:
     """An autoencoder of 8 x 8 tokens for 32-pixel images, reading patches of 2 x 2 pixels; a
     miniature for smoke tests.
 
-    quantizer: "vq", a codebook of 2,048 vectors, or "fsq", a lattice of as many points.
+    quantizer: "vq", a codebook of 2,048 vectors, or "fsq", a lattice of as many points. local: a
+    token tells of its own 4 x 4 pixels alone.
     """
     size = dict(channels=48, multipliers=(1, 2), blocks=1, attention=(1,), latent=96, groups=16)
     if smoke:
         size |= dict(channels=8, latent=8, groups=4)
+    size |= dict(local=2) if local else {}
     return dict(stem=2, quantizer=QUANTIZERS[quantizer]) | size
 
 
@@ -36,14 +38,15 @@ small shapes are forgotten for it.
 """
 
 
-def scenes(split: str, **options: Any) -> dict[str, Any]:
-    """Scenes of that size."""
-    return common.scenes(split, size=SIDE, **options)
+def scenes(split: str, white: bool = False, **options: Any) -> dict[str, Any]:
+    """Scenes of that size. white: on paper without colour and grain, of which no text tells."""
+    paper = dict(paper=255, noise=0) if white else {}
+    return common.scenes(split, size=SIDE, **paper, **options)
 
 
-def finish(config: Any, smoke: bool) -> Any:
+def finish(config: Any, smoke: bool, white: bool = False) -> Any:
     """Scenes to learn from and to be tested on, AdamW, and the shrinking to a smoke test."""
-    config.data = dict(train=scenes("train"), image=dict(size=SIDE), threads=2)
+    config.data = dict(train=scenes("train", white), image=dict(size=SIDE), threads=2)
     config.schedule = dict(name="cosine", warmup_percent=5)
     config.checkpoint = dict(keep_last=1)
     return common.shrink(config) if smoke else config
@@ -57,10 +60,10 @@ def text(smoke: bool) -> dict[str, Any]:
     return dict(name="transformer", vocab=512, max_length=32) | size
 
 
-def evals(task: str, smoke: bool) -> dict[str, Any]:
+def evals(task: str, smoke: bool, white: bool = False) -> dict[str, Any]:
     """Scenes of the pairs of colour and shape that training shows, and of those it does not."""
     options = dict(drawn=0 if smoke else 32)
-    of = lambda split: dict(task=task, data=scenes(split, length=256), options=options)
+    of = lambda split: dict(task=task, data=scenes(split, white, length=256), options=options)
     return {split: of(split) for split in ("test", "test_comp")}
 
 
@@ -76,15 +79,15 @@ def generator(config: Any, arg: Any, parallel: bool) -> Any:
         decoder |= dict(width=16, layers=1, heads=2, mlp_width=32)
     config.model = dict(
         name="image_generator",
-        tokenizer=tokenizer(quantizer, arg.smoke),
+        tokenizer=tokenizer(quantizer, arg.smoke, arg.white),
         text=text(arg.smoke) | dict(pooling="none"),
         decoder=decoder,
     )
     config.tasks = dict(text_to_image=dict(image_tokens=64, length=32, parallel=parallel))
-    config.evals = evals("text_to_image", arg.smoke)
+    config.evals = evals("text_to_image", arg.smoke, arg.white)
     config.optimizer = common.adamw(2e-3, betas=(0.9, 0.96), frozen=["tokenizer/.*"])
     start_tokenizer(config, arg.tokenizer, skip=["text/.*", "decoder/.*"])
-    return finish(config, arg.smoke)
+    return finish(config, arg.smoke, arg.white)
 
 
 def start_tokenizer(config: Any, workdir: str, skip: list[str]) -> None:

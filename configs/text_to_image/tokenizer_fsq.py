@@ -13,14 +13,15 @@ from configs.text_to_image import common as drawing
 
 
 def get_config(arg=None):
-    """Arguments: steps; smoke."""
-    arg = common.parse_arg(arg, steps=2500, smoke=False)
+    """Arguments: steps; white, as that of tokenizer_vq.py; smoke."""
+    arg = common.parse_arg(arg, steps=2500, white=False, smoke=False)
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 32
     config.total_steps = arg.steps
-    config.model = dict(name="image_tokenizer") | drawing.tokenizer("fsq", arg.smoke)
+    config.model = dict(name="image_tokenizer") | drawing.tokenizer("fsq", arg.smoke, arg.white)
     config.tasks = dict(image_tokens=drawing.EDGES)
-    config.evals = dict(test=dict(task="image_tokens", data=drawing.scenes("test", length=256)))
+    data = drawing.scenes("test", arg.white, length=256)
+    config.evals = dict(test=dict(task="image_tokens", data=data))
     config.optimizer = common.adamw(2e-3, betas=(0.9, 0.99))
-    return drawing.finish(config, arg.smoke)
+    return drawing.finish(config, arg.smoke, arg.white)

@@ -47,6 +47,21 @@ def test_ids_say_all_that_is_drawn():
     np.testing.assert_allclose(drawn, outputs["drawn"], atol=1e-5)
 
 
+def test_a_local_encoder_sees_each_patch_alone():
+    config = dict(name="image_tokenizer", quantizer=dict(name="fsq", levels=(8, 8, 8)), **SMALL)
+    model = models.build(config | dict(local=2))
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
+    variables = jax.jit(lambda x: model.init(KEY, {"image": x}, ASKS))(images)
+    encode = jax.jit(lambda v, x: model.apply(v, x, method="encode"))
+    ids = encode(variables, images)
+    assert len(np.unique(ids)) > 4
+    turned = images[:, :, ::-1].at[:, :4].set(images[:, :4])  # the lower half mirrored
+    np.testing.assert_array_equal(encode(variables, turned)[:, :2], ids[:, :2])
+    assert np.all(encode(variables, turned)[:, 2:] != ids[:, 2:])
+    swapped = jnp.roll(images, 4, axis=2)
+    np.testing.assert_array_equal(encode(variables, swapped), ids[:, jnp.array([1, 0, 3, 2])])
+
+
 def test_pixels_and_bytes_are_each_others_inverse():
     _, _, images = small()
     np.testing.assert_array_equal(to_bytes(to_pixels(jnp.asarray(images))), images)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from vlm_jax import kwargs
 from vlm_jax.layers.dot_product import dot_product_attention
 from vlm_jax.layers.quantize import QUANTIZERS
+from vlm_jax.layers.transformer import Transformer
 from vlm_jax.types import Batch
 
 Map = Float[Array, "B H W C"]
@@ -96,6 +97,29 @@ class Encoder(nn.Module):
         return nn.Conv(self.latent, (3, 3), dtype=self.dtype, name="out")(x)
 
 
+class PatchEncoder(nn.Module):
+    """Each patch of patch x patch pixels to a vector by itself, through `layers` dense blocks:
+    equal patches are equal tokens, wherever they are and whatever is beside them.
+    """
+
+    layers: int
+    patch: int
+    latent: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Map) -> Mapped:
+        """f32[B, H, W, 3] to [B, h, w, latent]."""
+        sides = (self.patch, self.patch)
+        x = nn.Conv(2 * self.latent, sides, self.patch, dtype=self.dtype, name="stem")(x)
+        blocks = Transformer(
+            self.layers, 1, 4 * self.latent, parts=("mlp",), dtype=self.dtype, name="blocks"
+        )
+        found, _ = blocks(_flat(x))
+        found = nn.Dense(self.latent, dtype=self.dtype, name="out")(found)
+        return rearrange(found, "B (h w) C -> B h w C", h=x.shape[1])
+
+
 class Decoder(nn.Module):
     """A map of vectors to pixels, doubled between levels; fields as those of `ImageTokenizer`."""
 
@@ -139,7 +163,10 @@ class ImageTokenizer(nn.Module):
     attention: numbers of the levels whose blocks are followed by self-attention. latent: channels
     of the encoder's map. stem: side of the patches of pixels that the first convolution reads and
     the last writes; 1 for single pixels, as published. groups: of the group norms, a divisor of
-    all channels. The defaults are VQGAN's with f = 16 (arXiv:2012.09841, table 7).
+    all channels. local: layers of an encoder that sees each token's pixels alone, in place of the
+    convolutions (None), whose tokens tell of their surroundings, too: much for the decoder to go
+    by, but little that a text could tell of. The defaults are VQGAN's with f = 16
+    (arXiv:2012.09841, table 7).
     """
 
     quantizer: Mapping[str, Any]
@@ -150,6 +177,7 @@ class ImageTokenizer(nn.Module):
     latent: int = 256
     stem: int = 1
     groups: int = 32
+    local: int | None = None
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -157,7 +185,10 @@ class ImageTokenizer(nn.Module):
         common: dict[str, Any] = dict(channels=self.channels, multipliers=self.multipliers)
         common |= dict(blocks=self.blocks, attention=self.attention, stem=self.stem)
         common |= dict(groups=self.groups, dtype=self.dtype)
-        self.encoder = Encoder(latent=self.latent, **common)
+        if self.local is None:
+            self.encoder = Encoder(latent=self.latent, **common)
+        else:
+            self.encoder = PatchEncoder(self.local, self.factor, self.latent, self.dtype)
         self.decoder = Decoder(**common)
         self.codebook = kwargs.build(QUANTIZERS, self.quantizer, "config.model.quantizer")
         self.into = nn.Dense(self.codebook.width)
