@@ -13,8 +13,8 @@ paper of one picture), and the few that a text tells of hardly count; 5.62 nats 
 After 3,300 steps it has learned how many objects a text wants, and little more
 (`python -m benchmarks.drawing runs/masked --temperature=1 --choice-temperature=20`, 64 prompts
 each, seen and held-out pairs of colour and shape); the surest guesses are paper, so what stays of a
-round is better left to chance. Share of pictures with as many objects, and with the right ones, beside
-that of the nearest training picture and of pictures of other prompts:
+round is better left to chance. Share of pictures with as many objects, and with the right ones,
+beside that of the nearest training picture and of pictures of other prompts:
     one object      0.891 and 0.875, right 0.047 and 0.016    nearest right 0.938 and 0.000
     whole captions  0.688 and 0.688, right 0.031 and 0.000    nearest right 0.516 and 0.000
     other captions  0.156 and 0.219, right 0.000 and 0.016
