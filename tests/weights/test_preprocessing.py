@@ -5,21 +5,28 @@ import json
 
 import numpy as np
 import pytest
+import skimage
+import timm
+import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from timm.data import create_transform, resolve_data_config
+from torchvision import models
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from vlm_jax.data.pipeline import InputReader
 from vlm_jax.data.video import paced
 from vlm_jax.data.video_images import VideoPixels
-from vlm_jax.weights import preprocessing
+from vlm_jax.weights import preprocessing, pretrained
+from vlm_jax.weights.families import big_vision
 from vlm_jax.weights.families.qwen2_vl import packed
 from vlm_jax.weights.folder import WeightsError
 
 CHINA, FLOWER = load_sample_images().images
 PHOTOS = [CHINA, FLOWER[:, :301], FLOWER[:97, :64], CHINA[200:, ::-1][:, :225]]
+PHOTOS += [skimage.data.astronaut(), skimage.data.coffee()]
 PROCESSORS = {
     "clip": ("CLIPImageProcessorPil", {}),
     "clip, larger resize": (
@@ -400,6 +407,57 @@ def test_open_clip_folders_say_it_in_their_config(case, tmp_path):
     for photo in PHOTOS:
         expected = transform(Image.fromarray(photo)).numpy().transpose(1, 2, 0)
         close(normalised(read(photo, None)[0]), expected)
+
+
+CLASSIFIERS = {
+    "torchvision VGG": (
+        dict(model_type="torchvision", arch="vgg16"),
+        models.VGG16_Weights.IMAGENET1K_V1.transforms(),
+    ),
+    "torchvision ResNet": (
+        dict(model_type="torchvision", arch="resnet50"),
+        models.ResNet50_Weights.IMAGENET1K_V1.transforms(),
+    ),
+}
+
+
+def timm_s(name, tells):
+    """tells: whether its folder says how pictures are read."""
+    given = timm.get_pretrained_cfg(name).to_dict()
+    config = dict(architecture=name) | (dict(pretrained_cfg=given) if tells else {})
+    return config, create_transform(**resolve_data_config(given))
+
+
+CLASSIFIERS |= {
+    f"timm {name}": timm_s(name, tells=False)
+    for name in [f"tf_efficientnet_lite{number}" for number in range(5)] + ["vgg16"]
+}
+CLASSIFIERS |= {
+    f"timm {name}, told": timm_s(name, tells=True) for name in ("resnet50", "tf_efficientnet_lite4")
+}
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+def test_classifiers_without_a_preprocessor_s_file(case):
+    """What torchvision and timm do where weights are evaluated."""
+    config, transform = CLASSIFIERS[case]
+    fields, statistics = pretrained.family_of(config).pictures(config)
+    mean, std = (np.array(statistics[name], np.float32) for name in ("image_mean", "image_std"))
+    read = InputReader(**fields)
+    for photo in PHOTOS:
+        expected = transform(Image.fromarray(photo)).numpy().transpose(1, 2, 0)
+        close((read(photo, None)[0] / np.float32(255) - mean) / std, expected)
+
+
+def test_big_vision_stretches_without_antialiasing():
+    fields, statistics = big_vision.pictures({})
+    assert statistics == dict(image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+    read = InputReader(**fields)
+    for photo in PHOTOS:
+        picture = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].double()
+        drawn = torch.nn.functional.interpolate(picture, (224, 224), mode="bilinear")
+        below = drawn[0].permute(1, 2, 0).numpy() - read(photo, None)[0]
+        assert -1e-6 < below.min() and below.max() < 1 + 1e-6  # rounded down
 
 
 def test_what_open_clip_could_do_otherwise_is_named(tmp_path):

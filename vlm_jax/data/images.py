@@ -22,7 +22,7 @@ MAX_PIXELS = 100_000_000
 alone.
 """
 
-METHODS = {
+NUMBERED = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
     "bilinear": Image.Resampling.BILINEAR,
@@ -31,6 +31,13 @@ METHODS = {
     "hamming": Image.Resampling.HAMMING,
 }
 """By name, in the order of Pillow's numbers, by which published preprocessors call them."""
+
+ALIASED = "aliased_bilinear"
+"""Between the four nearest pixels and no others, rounded down: what TensorFlow's resize makes of a
+picture unless it is asked for antialiasing.
+"""
+
+METHODS = (*NUMBERED, ALIASED)
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, LookupError)
 _BROKEN += (struct.error, zlib.error)  # what Pillow's readers raise for damaged files
@@ -117,10 +124,17 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, height: int, width: int, method: str = "bicubic") -> np.ndarray:
-    """Uint8[height, width, 3], antialiased. KeyError for a method not in METHODS."""
+    """Uint8[height, width, 3], antialiased unless the method is ALIASED. KeyError for a method not
+    in METHODS.
+    """
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), METHODS[method]))
+    image = Image.fromarray(pixels)
+    if method == ALIASED:
+        whole = (0, 0, *image.size)
+        extent, bilinear = Image.Transform.EXTENT, NUMBERED["bilinear"]
+        return np.asarray(image.transform((width, height), extent, whole, bilinear))
+    return np.asarray(image.resize((width, height), NUMBERED[method]))
 
 
 def side(size: Pair) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.images import METHODS
+from vlm_jax.data.images import NUMBERED
 from vlm_jax.weights.family import Config, Family
 from vlm_jax.weights.folder import WeightsError, read_json
 
@@ -208,9 +208,9 @@ def _check(
 
 
 def _method(folder: Any, number: Any) -> str:
-    if not isinstance(number, int) or not 0 <= number < len(METHODS):
+    if not isinstance(number, int) or not 0 <= number < len(NUMBERED):
         raise WeightsError(f"{folder}: resample={number!r} is not one of Pillow's filters")
-    return list(METHODS)[number]
+    return list(NUMBERED)[number]
 
 
 def _reader(folder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

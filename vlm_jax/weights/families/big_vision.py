@@ -4,7 +4,7 @@ Such a file has no config.json: shapes tell nearly all, and a config.json beside
 rest: img and txt, with the keys of IMAGE and TEXT; of these `pool` cannot be read off, and defaults
 to the class token or MAP head that is there, else to the mean, or "last" for a text; nor can `res`.
 Beside two towers lies their SentencePiece model as spiece.model or tokenizer.model. Pictures are
-stretched to the trained size as there, but antialiased, which its own default is not.
+stretched to the trained size without antialiasing, as by its own default.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm_jax.data.images import ALIASED
 from vlm_jax.weights import convert
 from vlm_jax.weights.calls import Inputs, classifies, nhwc, text_inputs, with_tokens
 from vlm_jax.weights.family import Config, Family, Shapes, one_of, pair_example, picture
@@ -300,10 +301,12 @@ def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
 
 
 def pictures(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How pictures are read where no preprocessor's file says: stretched, in [-1, 1]."""
+    """How pictures are read where no preprocessor's file says: as big_vision's "resize" and
+    "value_range(-1, 1)" do, stretched without antialiasing.
+    """
     halves = (0.5,) * 3
     size = resolution(sections(config)[0])
-    return dict(size=size, method="bilinear"), dict(image_mean=halves, image_std=halves)
+    return dict(size=size, method=ALIASED), dict(image_mean=halves, image_std=halves)
 
 
 def tasks(config: Config) -> dict[str, Any]:

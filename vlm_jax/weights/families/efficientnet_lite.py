@@ -32,11 +32,17 @@ HALVES = (0.5, 0.5, 0.5)
 TRAINED = dict(
     zip(
         ARCHITECTURES,
-        ((224, 0.875), (240, 0.882), (260, 0.89), (300, 0.904), (380, 0.92)),
+        (
+            (224, 0.875, "bicubic"),
+            (240, 0.882, "bicubic"),
+            (260, 0.89, "bicubic"),
+            (300, 0.904, "bilinear"),
+            (380, 0.92, "bilinear"),
+        ),
         strict=True,
     )
 )
-"""Pixels of a side, and their share of the shortest side."""
+"""Pixels of a side, their share of the shortest side, and how a picture is resized, as in timm."""
 
 
 def filled(config: Config) -> dict[str, Any]:
@@ -130,8 +136,8 @@ def pictures(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """How pictures are read where no preprocessor's file says: by timm's pretrained_cfg, or else
     the middle of a picture at the size that the network was trained for.
     """
-    side, share = one_of(DEFAULTS | dict(config), "architecture", TRAINED)
-    usual = dict(input_size=(3, side, side), crop_pct=share, interpolation="bicubic")
+    side, share, method = one_of(DEFAULTS | dict(config), "architecture", TRAINED)
+    usual = dict(input_size=(3, side, side), crop_pct=share, interpolation=method)
     return timm_pictures(usual | dict(mean=HALVES, std=HALVES), config)
 
 
