@@ -3,6 +3,7 @@
 They are installed without their dependencies, see tests/torchvision_operators.py.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from tests.weights import parity
+from tests.weights import objectives, parity
 from vlm_jax.weights.pretrained import Pretrained, read_folder, write_folder
+
+COUNTER = "num_batches_tracked"
+"""Of batch normalisation: how often it was trained, which no output depends on."""
 
 
 def state_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -43,11 +47,22 @@ def check(
     assert (folder / "exported" / files[0]).is_file()
     written = load_file(folder / "exported" / files[1])
     before = state_of(model)
-    counters = {name for name in before if name.endswith("num_batches_tracked")}
-    assert before.keys() - written.keys() <= counters and written.keys() <= before.keys()
     for name, array in written.items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
+    again = parity.randomise(copy.deepcopy(model), seed=1)
+    lacks = again.load_state_dict(parity.tensors_of(written), strict=False)
+    assert not lacks.unexpected_keys and all(name.endswith(COUNTER) for name in lacks.missing_keys)
+    parity.compare(parity.outputs(again, inputs, ask, names), expected, 1e-7, least=1.0)
     return loaded
+
+
+def compare_classes(model: torch.nn.Module, loaded: Pretrained, inputs: Any) -> None:
+    """torch's cross-entropy of the classes 3 and 1, and its gradients."""
+    given = inputs | dict(labels=np.array([3, 1]))
+    theirs = lambda model, given: torch.nn.functional.cross_entropy(
+        model(given["pixel_values"]), given["labels"]
+    )
+    parity.compare_loss(model, loaded, given, objectives.chosen, theirs)
 
 
 def logits(model: torch.nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
@@ -35,15 +34,17 @@ from tests.weights.families import (
     test_visual_bert,
     test_vit,
 )
-from vlm_jax.losses import (
-    binary_cross_entropy,
-    contrastive_sigmoid,
-    contrastive_softmax,
-    masked_cross_entropy,
-    softmax_cross_entropy,
-    written_cross_entropy,
+from tests.weights.objectives import (
+    UNSEEN,
+    chosen,
+    contrast,
+    in_blocks,
+    next_words,
+    voted,
+    words_and_match,
+    written,
 )
-from vlm_jax.weights import calls
+from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
 from vlm_jax.weights.families import align, siglip, siglip2
 
 WORDS = dict(vocab_size=60, bos_token_id=0, eos_token_id=1, pad_token_id=2)
@@ -52,9 +53,6 @@ TOWER = TEXT | dict(image_size=32, patch_size=8)
 IDS = parity.tokens(3, 7, 60)
 IDS[:, -1] = WORDS["eos_token_id"]
 PHOTOS = parity.pixels(3, 3, 32, 32)
-UNSEEN = -100
-"""The label of a token that the reference's losses pass over."""
-
 Inputs = dict[str, np.ndarray]
 
 
@@ -67,63 +65,6 @@ class Case:
     make: Callable[[], tuple[Any, Inputs]]
     ours: Callable[..., Any]
     theirs: Callable[..., Any] = lambda model, given: model(**given).loss
-
-
-def written(apply, inputs, forward, smoothing=0.0):
-    """Cross-entropy of labels [B, T] that stand where the logits do."""
-    seen = inputs["labels"] != UNSEEN
-    targets = jnp.where(seen, inputs["labels"], 0)
-    logits = forward(apply, inputs)["logits"]
-    return masked_cross_entropy(logits, targets, seen, label_smoothing=smoothing)
-
-
-def next_words(apply, inputs, forward, smoothing=0.0):
-    """The same of labels that stand one token later."""
-    moved = jnp.pad(inputs["labels"][:, 1:], ((0, 0), (0, 1)), constant_values=UNSEEN)
-    return written(apply, inputs | dict(labels=moved), forward, smoothing)
-
-
-def in_blocks(apply, inputs, forward):
-    """`next_words`, of which the scores of 16 words at a time are computed."""
-    targets = jnp.pad(inputs["labels"][:, 1:], ((0, 0), (0, 1)))
-    mask = jnp.arange(targets.shape[1])[None] < targets.shape[1] - 1
-    batch = dict(targets=targets, targets_mask=jnp.broadcast_to(mask, targets.shape))
-    outputs = apply(None, calls.decoder_inputs(inputs), method="unembed")
-    return written_cross_entropy(outputs, batch, block=16)
-
-
-def picture(apply, inputs):
-    """Features of pictures."""
-    return apply(calls.nhwc(inputs["pixel_values"]), method="encode_image")
-
-
-def contrast(loss, extra=(), see=picture, read=calls.text_inputs):
-    def scored(apply, inputs, forward):
-        found = apply(see(apply, inputs), read(inputs), method="contrast")
-        names = ("image_embeds", "text_embeds", "scale", *extra)
-        return loss(*(found[name] for name in names))
-
-    return scored
-
-
-def chosen(apply, inputs, forward):
-    """One class of several."""
-    labels = inputs["labels"]
-    labels = labels if labels.ndim == 1 else jnp.argmax(labels, axis=1)
-    return softmax_cross_entropy(forward(apply, inputs)["logits"], labels)
-
-
-def voted(apply, inputs, forward):
-    """Every class by itself, against its share of the votes."""
-    return binary_cross_entropy(forward(apply, inputs)["logits"], inputs["labels"])
-
-
-def words_and_match(apply, inputs, forward):
-    """Masked words, and whether image and text belong together."""
-    names = ("matched_label", "sentence_image_labels", "next_sentence_label")
-    match = next(inputs[name] for name in names if name in inputs)
-    score = forward(apply, inputs)["score"]
-    return written(apply, inputs, forward) + softmax_cross_entropy(score, match)
 
 
 def language(kind, config, ids=IDS):

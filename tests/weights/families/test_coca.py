@@ -7,8 +7,9 @@ import open_clip as clip
 import pytest
 import transformers
 
-from tests.weights import oracles, parity
+from tests.weights import objectives, oracles, parity
 from vlm_jax.decoders import coca as decoder
+from vlm_jax.losses import contrastive_softmax, masked_cross_entropy
 from vlm_jax.weights import pretrained
 from vlm_jax.weights.families import coca, open_clip
 from vlm_jax.weights.folder import Arrays, WeightsError
@@ -76,6 +77,20 @@ def test_coca(case, tmp_path):
     loaded = oracles.check(model, config, inputs, tmp_path, outputs, names, files=open_clip.FILES)
     if case == "pooled":
         compare_cached(loaded, inputs)
+    whole = inputs | dict(text=parity.tokens(3, 9, 50))
+    parity.compare_loss(model, loaded, whole, both_losses, open_clips_losses)
+
+
+def both_losses(apply, inputs, forward):
+    """Contrast, and twice what the next words cost (arXiv:2205.01917, section 4.1)."""
+    words = inputs["text"][:, 1:]
+    logits = forward(apply, inputs)["logits"]
+    match = objectives.contrast_of(open_clip.named, contrastive_softmax)(apply, inputs, forward)
+    return match + 2 * masked_cross_entropy(logits, words, jnp.ones(words.shape, bool))
+
+
+def open_clips_losses(model, given):
+    return sum(clip.CoCaLoss(caption_loss_weight=2.0, clip_loss_weight=1.0)(**model(**given)))
 
 
 def compare_cached(loaded, inputs):

@@ -42,9 +42,7 @@ def inputs_of(fields: dict) -> dict[str, np.ndarray]:
 def test_gpt2(case, tmp_path):
     model = parity.randomise(GPT2LMHeadModel(GPT2Config(**SMALL, **CASES[case])))
     inputs = inputs_of(CASES[case])
-    writes = None
-    if case == "usual":
-        writes = inputs | dict(attention_mask=inputs["attention_mask"][:, ::-1].copy())
+    writes = inputs | dict(attention_mask=inputs["attention_mask"][:, ::-1].copy())
     where = {"logits": inputs["attention_mask"]}
     parity.check(model, inputs, tmp_path, where=where, writes=writes)
 

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.weights import parity
+from vlm_jax.losses import masked_cross_entropy
 from vlm_jax.weights import convert
 from vlm_jax.weights.families.lstm_merge import rules
 from vlm_jax.weights.folder import Arrays
@@ -59,28 +60,42 @@ def test_merge_captioner(vocab, features, width, tmp_path):
     tokens = parity.tokens(3, LENGTH, vocab)
     inputs = dict(features=jnp.asarray(parity.pixels(3, features)), input_ids=jnp.asarray(tokens))
     weights = np.random.default_rng(2).normal(size=(3, LENGTH, vocab)).astype(np.float32)
+    labels = jnp.asarray(parity.tokens(3, LENGTH, vocab, seed=3))
 
-    def ours(params):
+    def logits_of(params):
         apply = lambda *args, **given: loaded.model.apply({"params": params}, *args, **given)
-        logits = loaded.family.calls["forward"](apply, inputs, {})["logits"]
-        chances = jax.nn.softmax(logits)
-        return jnp.sum(chances * weights), chances
+        return loaded.family.calls["forward"](apply, inputs, {})["logits"]
 
-    def theirs(variables):
+    def chances_of(variables):
         given = [np.tile(inputs["features"], (LENGTH, 1)), prefixes(tokens)]
         chances, _ = reference.stateless_call(variables, states, given, training=False)
-        chances = chances.reshape(LENGTH, 3, vocab).transpose(1, 0, 2)
-        return jnp.sum(chances * weights), chances
+        return chances.reshape(LENGTH, 3, vocab).transpose(1, 0, 2)
 
+    def compare(ours, theirs):
+        """Values, and gradients for every parameter."""
+        value, gradients = jax.value_and_grad(lambda given: ours(logits_of(given)))(params)
+        with jax.numpy_rank_promotion("allow"):
+            whole = jax.value_and_grad(lambda given: theirs(chances_of(given)))
+            expected, reverse = whole(variables)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        written = dict(convert.write({"params": gradients}, rules(CONFIG)))
+        for variable, gradient in zip(reference.trainable_variables, reverse, strict=True):
+            np.testing.assert_allclose(written[variable.path], gradient, atol=1e-5)
+
+    params = loaded.variables["params"]
     states = [variable.value for variable in reference.non_trainable_variables]
-    gradients, found = jax.grad(ours, has_aux=True)(loaded.variables["params"])
+    variables = [jnp.asarray(arrays[v.path]) for v in reference.trainable_variables]
     with jax.numpy_rank_promotion("allow"):
-        values = [jnp.asarray(arrays[v.path]) for v in reference.trainable_variables]
-        reverse, expected = jax.grad(theirs, has_aux=True)(values)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    written = dict(convert.write({"params": gradients}, rules(CONFIG)))
-    for variable, gradient in zip(reference.trainable_variables, reverse, strict=True):
-        np.testing.assert_allclose(written[variable.path], gradient, atol=1e-5)
+        expected = chances_of(variables)
+    np.testing.assert_allclose(jax.nn.softmax(logits_of(params)), expected, atol=1e-6)
+    compare(
+        lambda logits: jnp.sum(jax.nn.softmax(logits) * weights),
+        lambda chances: jnp.sum(chances * weights),
+    )
+    compare(
+        lambda logits: jnp.mean(masked_cross_entropy(logits, labels, jnp.ones_like(labels, bool))),
+        lambda chances: jnp.mean(keras.losses.sparse_categorical_crossentropy(labels, chances)),
+    )
     write_folder(loaded, tmp_path / "out")
     again = parity.read_folder(tmp_path / "out")
     jax.tree.map(np.testing.assert_array_equal, again.variables, loaded.variables)

@@ -1,10 +1,13 @@
 """open_clip's folders of CLIP: ViT and ModifiedResNet."""
 
+from functools import partial
+
 import open_clip as clip
 import pytest
 import torch
 
-from tests.weights import oracles, parity
+from tests.weights import objectives, oracles, parity
+from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
 from vlm_jax.weights import pretrained
 from vlm_jax.weights.families import open_clip
 from vlm_jax.weights.folder import WeightsError
@@ -67,6 +70,14 @@ def outputs(model, given):
     return dict(zip(names, (*logits, *features), strict=True))
 
 
+contrast = partial(objectives.contrast_of, open_clip.named)
+OBJECTIVES = {
+    False: (contrast(contrastive_softmax), clip.ClipLoss()),
+    True: (contrast(contrastive_sigmoid, ("bias",)), clip.loss.SigLipLoss()),
+}
+"""Whether the logits have a bias: what is trained then, ours and open_clip's."""
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_open_clip(case, tmp_path):
     model_cfg = CASES[case]
@@ -77,7 +88,10 @@ def test_open_clip(case, tmp_path):
     inputs = dict(image=parity.pixels(3, 3, size, size), text=words)
     names = ("image_embeds", "text_embeds", "logits_per_image", "logits_per_text")
     config = dict(model_cfg=model_cfg, preprocess_cfg={})
-    oracles.check(model, config, inputs, tmp_path, outputs, names, files=open_clip.FILES)
+    loaded = oracles.check(model, config, inputs, tmp_path, outputs, names, files=open_clip.FILES)
+    ours, theirs = OBJECTIVES[model.logit_bias is not None]
+    ask = lambda model, given: theirs(**model(**given))
+    parity.compare_loss(model, loaded, inputs, ours, ask)
 
 
 COUNTS = {

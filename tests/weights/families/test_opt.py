@@ -30,8 +30,7 @@ def test_opt(case, tmp_path):
     mask[1, 6:] = 0
     inputs = dict(input_ids=parity.tokens(2, 9, 50), attention_mask=mask)
     prompt = inputs | dict(attention_mask=mask[:, ::-1].copy())  # what is padded, on the left
-    writes = prompt if case == "usual" else None
-    parity.check(model, inputs, tmp_path, where={"logits": mask}, writes=writes)
+    parity.check(model, inputs, tmp_path, where={"logits": mask}, writes=prompt)
 
 
 def test_names_without_the_first_prefix():

@@ -25,7 +25,9 @@ def test_resnet(depth, stages, tmp_path):
     model.fc = torch.nn.Linear(width, 6)
     config = dict(model_type="torchvision", arch=f"resnet{depth}")
     inputs = dict(pixel_values=parity.pixels(2, 3, 45, 32))
-    oracles.check(parity.randomise(model), config, inputs, tmp_path, oracles.logits)
+    model = parity.randomise(model)
+    loaded = oracles.check(model, config, inputs, tmp_path, oracles.logits)
+    oracles.compare_classes(model, loaded, inputs)
 
 
 def small_vgg(depth, width, grid, units):
@@ -47,7 +49,8 @@ def test_vgg(depth, width, grid, size, tmp_path):
     model = small_vgg(depth, width, grid, units=9)
     config = dict(model_type="torchvision", arch=f"vgg{depth}")
     inputs = dict(pixel_values=parity.pixels(2, 3, *size))
-    oracles.check(model, config, inputs, tmp_path, oracles.logits)
+    loaded = oracles.check(model, config, inputs, tmp_path, oracles.logits)
+    oracles.compare_classes(model, loaded, inputs)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50", "vgg16"])
