@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.weights import oracles, parity
 from tests.weights.families import (
+    test_align,
     test_blip,
     test_blip2,
     test_gemma3,
@@ -162,6 +163,31 @@ CASES = {
         | {"vilt.embeddings.text_embeddings.position_ids": POSITIONS},
         theirs=False,
     ),
+    "visual_bert answers": Case(
+        of(
+            "VisualBertForQuestionAnswering",
+            "VisualBertConfig",
+            **test_visual_bert.CONFIGS["wide heads"],
+        ),
+        ((), LETTERS),
+        {"visual_bert.embeddings.position_ids": POSITIONS},
+    ),
+    "vilt answers": Case(
+        of("ViltForQuestionAnswering", "ViltConfig", **test_vilt.CONFIGS["square"]),
+        more={"vilt.embeddings.text_embeddings.position_ids": POSITIONS},
+    ),
+    "vilt retrieval": Case(
+        of("ViltForImageAndTextRetrieval", "ViltConfig", **test_vilt.CONFIGS["square"]),
+        more={"vilt.embeddings.text_embeddings.position_ids": POSITIONS},
+    ),
+    "lxmert answers": Case(
+        lambda: test_lxmert.build(transformers.LxmertForQuestionAnswering, "odd depths"),
+        ((), LETTERS),
+    ),
+    "align": Case(
+        lambda: test_align.made("usual"), more={"text_model.embeddings.position_ids": POSITIONS}
+    ),
+    "blip-2 retrieval": Case(lambda: test_blip2.retriever("usual")),
     "lxmert": Case(
         lambda: test_lxmert.build(transformers.LxmertForPreTraining, "odd depths"),
         ((), LETTERS),

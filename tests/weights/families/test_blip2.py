@@ -105,15 +105,19 @@ RETRIEVING = {
 }
 
 
+def retriever(case: str) -> Blip2ForImageTextRetrieval:
+    words = RETRIEVING[case] | dict(use_qformer_text_input=True)
+    config = Blip2Config(vision_config=VISIONS[case], qformer_config=words, text_config=OPT)
+    config.num_query_tokens, config.image_token_index = (3, 39) if case == "usual" else (4, None)
+    config.image_text_hidden_size = 10
+    return parity.randomise(Blip2ForImageTextRetrieval(config))
+
+
 @pytest.mark.parametrize("case", RETRIEVING)
 def test_retrieval(case, tmp_path):
     """With an image token, texts begin with one for every query."""
-    queries, token = (3, 39) if case == "usual" else (4, None)
-    words = RETRIEVING[case] | dict(use_qformer_text_input=True)
-    config = Blip2Config(vision_config=VISIONS[case], qformer_config=words, text_config=OPT)
-    config.num_query_tokens, config.image_token_index = queries, token
-    config.image_text_hidden_size = 10
-    model = parity.randomise(Blip2ForImageTextRetrieval(config))
+    model = retriever(case)
+    queries, token = model.config.num_query_tokens, model.config.image_token_index
     model.embeddings.word_embeddings.padding_idx = None  # which would keep row 0 from learning
     ids, mask = parity.tokens(2, 7, 31), np.array([[1] * 7, [1] * 5 + [0] * 2])
     if token is not None:

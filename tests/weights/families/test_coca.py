@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import open_clip as clip
 import pytest
+import torch
 import transformers
 
 from tests.weights import objectives, oracles, parity
@@ -179,6 +180,15 @@ COUNTS = {
 def test_counts(label):
     config = dict(model_type="open_clip_coca", model_cfg=clip.get_model_config(label))
     assert pretrained.count(config) == COUNTS[label]
+
+
+@pytest.mark.parametrize("label", ["coca_ViT-B-32", "coca_base"])
+def test_published_names_and_shapes(label):
+    model_cfg = clip.get_model_config(label)
+    with torch.device("meta"):
+        theirs = build(model_cfg).state_dict()
+    theirs = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    assert parity.published(dict(model_type="open_clip_coca", model_cfg=model_cfg)) == theirs
 
 
 def test_values_that_are_not_supported():

@@ -53,7 +53,7 @@ def test_vgg(depth, width, grid, size, tmp_path):
     oracles.compare_classes(model, loaded, inputs)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "vgg16"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "resnet101", "vgg16", "vgg19"])
 def test_published_names_and_shapes(arch):
     with torch.device("meta"):
         theirs = getattr(models, arch)().state_dict()
