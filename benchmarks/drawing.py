@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--judge")
     parser.add_argument("--examples", type=int, default=64)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, help="towards the text; as the config says, or 3")
     parser.add_argument("--steps", type=int, help="of a flow, or rounds of parallel decoding")
     parser.add_argument("--method", help='of a flow: "heun" or "euler"')
     parser.add_argument("--temperature", type=float, help="of tokens that are drawn; 1")

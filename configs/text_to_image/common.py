@@ -67,11 +67,11 @@ def evals(task: str, smoke: bool, white: bool = False) -> dict[str, Any]:
     return {split: of(split) for split in ("test", "test_comp")}
 
 
-def generator(config: Any, arg: Any, parallel: bool) -> Any:
+def generator(config: Any, arg: Any, **task: Any) -> Any:
     """Four layers over the text and the 64 tokens of `tokenizer`, which comes from the workdir
     arg.tokenizer and stays as it is; without one, its tokens are those of an untrained network.
 
-    parallel: the task of guessing hidden tokens instead of that of writing the next.
+    task: options of `TextToImage`.
     """
     quantizer = "fsq" if arg.fsq else "vq"
     decoder = dict(width=128, layers=4, heads=4, mlp_width=512, max_length=64)
@@ -83,7 +83,7 @@ def generator(config: Any, arg: Any, parallel: bool) -> Any:
         text=text(arg.smoke) | dict(pooling="none"),
         decoder=decoder,
     )
-    config.tasks = dict(text_to_image=dict(image_tokens=64, length=32, parallel=parallel))
+    config.tasks = dict(text_to_image=dict(image_tokens=64, length=32, **task))
     config.evals = evals("text_to_image", arg.smoke, arg.white)
     config.optimizer = common.adamw(2e-3, betas=(0.9, 0.96), frozen=["tokenizer/.*"])
     start_tokenizer(config, arg.tokenizer, skip=["text/.*", "decoder/.*"])

@@ -10,11 +10,11 @@ paper and tokens of 4 x 4 pixels alone: where paper has a colour and a grain, or
 their surroundings, all 64 tokens of a picture are hard to guess (50 different ones stand for the
 paper of one picture), and the few that a text tells of hardly count; 5.62 nats a token, 1.16 now.
 
-After 3,300 steps it has learned how many objects a text wants, and little more
-(`python -m benchmarks.drawing runs/masked --temperature=1 --choice-temperature=20`, 64 prompts
-each, seen and held-out pairs of colour and shape); the surest guesses are paper, so what stays of a
-round is better left to chance. Share of pictures with as many objects, and with the right ones,
-beside that of the nearest training picture and of pictures of other prompts:
+After 3,300 steps it has learned how many objects a text wants, and little more (`python -m
+benchmarks.drawing runs/masked`, 64 prompts each, seen and held-out pairs of colour and shape); the
+surest guesses are paper, so what stays of a round is better left to chance. Share of pictures with
+as many objects, and with the right ones, beside that of the nearest training picture and of
+pictures of other prompts:
     one object      0.891 and 0.875, right 0.047 and 0.016    nearest right 0.938 and 0.000
     whole captions  0.688 and 0.688, right 0.031 and 0.000    nearest right 0.516 and 0.000
     other captions  0.156 and 0.219, right 0.000 and 0.016
@@ -36,4 +36,6 @@ def get_config(arg=None):
     config.seed = 0
     config.batch_size = 32
     config.total_steps = arg.steps
-    return drawing.generator(config, arg, parallel=True)
+    return drawing.generator(
+        config, arg, parallel=True, drawing=dict(temperature=1.0, choice_temperature=20.0)
+    )

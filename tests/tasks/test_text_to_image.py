@@ -1,9 +1,12 @@
 """Text to image: what an example teaches, what is hidden, and what evaluation reports."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from vlm_jax.data.schema import DataError
+from vlm_jax.tasks import text_to_image
 from vlm_jax.tasks.text_to_image import TextToImage
 from vlm_jax.tokenizers import make_tokenizer
 
@@ -65,3 +68,24 @@ def test_evaluation_stands_beside_that_of_another_text():
     assert found["nll/other_text"].value == pytest.approx(np.log(12), abs=1e-6)
     assert found["token_accuracy"].value == 1.0 and found["token_accuracy/other_text"].value == 0.0
     assert found["n"] == 8
+
+
+def test_what_is_not_said_of_a_drawing_is_as_the_config_says(monkeypatch):
+    asked = []
+
+    def draw_rows(run, key, *rest):
+        asked.append(key)
+        return np.zeros((2, 4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(text_to_image, "draw_rows", draw_rows)
+    model = SimpleNamespace(codes=4)
+    run = SimpleNamespace(experiment=SimpleNamespace(model=model))
+    given = dict(guidance=2.0, temperature=0.5)
+    task().draw(run, WORDS)
+    task(drawing=given).draw(run, WORDS)
+    task(drawing=given).draw(run, WORDS, guidance=1.0, top_k=3)
+    assert asked == [
+        (False, 3.0),
+        (False, 2.0, ("temperature", 0.5)),
+        (False, 1.0, ("temperature", 0.5), ("top_k", 3)),
+    ]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,7 +25,8 @@ class TextToImage:
     training pictures that are shown without their text, for classifier-free guidance
     (arXiv:2207.12598). parallel: learn to guess hidden tokens from the others, a share of the
     cosine of a uniform angle being hidden (MaskGIT, arXiv:2202.04200, section 3.1), instead of the
-    next from those before. label_smoothing: in [0, 1).
+    next from those before. label_smoothing: in [0, 1). drawing: options of `draw` that hold where
+    it is not told otherwise.
     """
 
     tokenizer: Tokenizer
@@ -34,6 +35,7 @@ class TextToImage:
     drop: float = 0.1
     parallel: bool = False
     label_smoothing: float = 0.0
+    drawing: Mapping[str, Any] = field(default_factory=dict)
     texts: ClassVar[str | None] = None
     reads: ClassVar[tuple[str, ...]] = ("image", "captions")
 
@@ -97,14 +99,16 @@ class TextToImage:
         texts: Sequence[str],
         *,
         seed: int = 0,
-        guidance: float = 3.0,
         **options: Any,
     ) -> np.ndarray:
         """A picture of each text, uint8[n, H, W, 3]; equal texts give different pictures.
 
-        guidance: see `decode.guidance`. options: temperature, top_k and top_p of `decode.Search`,
-        or with parallel, steps, temperature and choice_temperature of `decode.masked.unmask`.
+        options: guidance, see `decode.guidance`, 3 if nobody says; temperature, top_k and top_p of
+        `decode.Search`, or with parallel, steps, temperature and choice_temperature of
+        `decode.masked.unmask`.
         """
+        options = dict(guidance=3.0) | dict(self.drawing) | options
+        guidance = options.pop("guidance")
         start = run.experiment.model.codes
         way = partial(_at_once if self.parallel else _in_order, options=options)
         way = partial(way, length=self.image_tokens, start=start, guidance=guidance)
