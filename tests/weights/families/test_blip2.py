@@ -133,7 +133,7 @@ def test_retrieval(case, tmp_path):
     expected = parity.outputs(model, given, ask, ("logits",))
     parity.compare(loaded.call("forward", given, flags), expected, 1e-5)
     if case == "other":
-        parity.compare_gradients(model, loaded, "match", given, ask, ("logits",))
+        parity.compare_with_gradients(model, loaded, "match", given, ask, ("logits",))
 
 
 def test_count_of_the_retrieving_network():
