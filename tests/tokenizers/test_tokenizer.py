@@ -146,3 +146,16 @@ def test_texts_of_ours_may_name_special_tokens():
     words = make_tokenizer({"name": "word"}, lambda: TEXTS)
     assert words.read("[MASK] red") == [words.mask, *words.encode("red")]
     assert words.mask not in words.encode("[MASK] red") and words.mask in words.special
+
+
+def test_what_a_text_goes_through_first_is_kept(tmp_path):
+    plain = made("byte")
+    cleaned = plain.cleaned("open_clip")
+    text = "it&rsquo;s “ﬁne”"
+    assert cleaned.encode(text) == plain.encode('it\'s "fine"') != plain.encode(text)
+    cleaned.save(tmp_path / "tokenizer.json")
+    kept = Tokenizer.load(tmp_path / "tokenizer.json")
+    for other in (kept, copy.deepcopy(cleaned), cleaned.lowered()):
+        assert other.encode(text) == cleaned.encode(text)
+    with pytest.raises(ValueError, match="unknown cleaner 'soap'; there are open_clip"):
+        plain.cleaned("soap")

@@ -285,7 +285,7 @@ MODEL_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("qwen2", "qwen2_vl"), "Qwen2Tokenizer"),
     **dict.fromkeys(("siglip", "big_vision"), "SiglipTokenizer"),
     **dict.fromkeys(("t5", "cappa"), "T5Tokenizer"),
-    "clip": "CLIPTokenizer",
+    **dict.fromkeys(("clip", "open_clip", "open_clip_coca"), "CLIPTokenizer"),
     "lxmert": "LxmertTokenizer",
     "roberta": "RobertaTokenizer",
     "siglip2": "Siglip2Tokenizer",

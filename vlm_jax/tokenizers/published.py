@@ -39,6 +39,13 @@ def read_tokenizer(folder: str | Path, ends: Sequence[int] | None = None) -> Tok
     class that is known.
     """
     folder = Path(folder)
+    found = _read(folder, ends)
+    kind = str(_config(folder).get("model_type"))
+    return found.cleaned("open_clip") if kind.startswith("open_clip") else found
+
+
+def _read(folder: Path, ends: Sequence[int] | None) -> Tokenizer:
+    """What the folder's files make of it."""
     path, options = folder / "tokenizer.json", _options(folder)
     if path.is_file():
         found = Tokenizer.load(path, _roles(options), ends)
@@ -102,9 +109,9 @@ def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[P
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, or what an .npz stands for; {} if there is none of them."""
-    found = read_json(folder, "config.json")
-    return found if found or not any(folder.glob("*.npz")) else read_config(folder)
+    """The folder's config.json, or what stands for it; {} if nothing does."""
+    others = any(folder.glob("*.npz")) or (folder / "open_clip_config.json").is_file()
+    return read_config(folder) if others else read_json(folder, "config.json")
 
 
 def _wanted(name: str) -> str:

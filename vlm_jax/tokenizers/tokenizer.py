@@ -6,8 +6,9 @@ A thin layer over the `tokenizers` library that fixes what the rest of this code
 end-of-sequence token, and a tokenizer is one JSON file.
 """
 
+import html
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -30,6 +31,19 @@ plays the role."""
 _FORMAT = "vlm_jax.tokenizer.1"
 
 
+def as_open_clip(text: str) -> str:
+    """A text as open_clip cleans it: mended where it was decoded wrongly, with straight quotes and
+    whole letters for ligatures, and with characters for the HTML entities that stand for them.
+    """
+    import ftfy  # late: few need it
+
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+CLEANERS: Mapping[str, Callable[[str], str]] = {"open_clip": as_open_clip}
+"""What a text may go through before it is split, which no definition can say."""
+
+
 class Tokenizer:
     """A vocabulary with its rules for splitting and joining text.
 
@@ -39,7 +53,8 @@ class Tokenizer:
     tokens that the definition puts around a single text, bos and eos if it says nothing; framed:
     whether it says anything. ends: the tokens that end a text that is written, eos unless told
     otherwise. special: ids of the tokens that the definition calls special. size: the number of
-    ids, so that every id is in [0, size); the V of an embedding table.
+    ids, so that every id is in [0, size); the V of an embedding table. cleaner: the name in
+    CLEANERS of what `encode` does to a text first, if anything.
     """
 
     def __init__(
@@ -47,11 +62,15 @@ class Tokenizer:
         definition: str,
         roles: Mapping[str, str] | None = None,
         ends: Sequence[int] | None = None,
+        cleaner: str | None = None,
     ) -> None:
         """definition: the text of a tokenizer.json. roles: token names by role, {"eos":
         "<|im_end|>"}; a role left out is found by name, see ROLES. Raises ValueError for a bad
-        definition, an unknown role or a missing token.
+        definition, an unknown role or cleaner, or a missing token.
         """
+        if cleaner is not None and cleaner not in CLEANERS:
+            raise ValueError(f"unknown cleaner {cleaner!r}; there are {', '.join(CLEANERS)}")
+        self.cleaner = cleaner
         try:
             self._model = tokenizers.Tokenizer.from_str(definition)
         except Exception as error:  # the library raises plain Exception
@@ -75,6 +94,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens; [] for the empty text."""
+        text = text if self.cleaner is None else CLEANERS[self.cleaner](text)
         ids = self._model.encode(text, add_special_tokens=False).ids
         if self._reserved.isdisjoint(ids):
             return ids
@@ -152,6 +172,7 @@ class Tokenizer:
             "format": _FORMAT,
             "roles": self._roles,
             **({} if self.ends == (self.eos,) else {"ends": self.ends}),
+            **({} if self.cleaner is None else {"cleaner": self.cleaner}),
             "tokenizer": json.loads(self._model.to_str()),
         }
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +194,8 @@ class Tokenizer:
             content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
             if isinstance(content, dict) and content.get("format") == _FORMAT:
                 ends = ends or content.get("ends")
-                return cls(json.dumps(content["tokenizer"]), roles or content["roles"], ends)
+                roles = roles or content["roles"]
+                return cls(json.dumps(content["tokenizer"]), roles, ends, content.get("cleaner"))
             return cls(json.dumps(content), roles, ends)
         except ValueError as error:  # covers bad JSON and bad UTF-8 too
             raise ValueError(f"{path}: {error}") from None
@@ -184,11 +206,15 @@ class Tokenizer:
         own = content["normalizer"]
         steps = [{"type": "Lowercase"}, *([own] if own else [])]
         content["normalizer"] = {"type": "Sequence", "normalizers": steps}
-        return type(self)(json.dumps(content), self._roles, self.ends)
+        return type(self)(json.dumps(content), self._roles, self.ends, self.cleaner)
+
+    def cleaned(self, cleaner: str) -> Self:
+        """The same for texts that go through one of CLEANERS first."""
+        return type(self)(self._model.to_str(), self._roles, self.ends, cleaner)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilds from JSON, because the library's own pickle forgets `encode_special_tokens`."""
-        return type(self), (self._model.to_str(), self._roles, self.ends)
+        return type(self), (self._model.to_str(), self._roles, self.ends, self.cleaner)
 
 
 def _rename(definition: dict[str, Any], ids: Collection[int]) -> None:

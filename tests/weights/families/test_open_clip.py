@@ -1,5 +1,6 @@
 """open_clip's folders of CLIP: ViT and ModifiedResNet."""
 
+import json
 from functools import partial
 
 import open_clip as clip
@@ -8,6 +9,7 @@ import torch
 
 from tests.weights import objectives, oracles, parity
 from vlm_jax.losses import contrastive_sigmoid, contrastive_softmax
+from vlm_jax.tokenizers.published import read_tokenizer
 from vlm_jax.weights import pretrained
 from vlm_jax.weights.families import open_clip
 from vlm_jax.weights.folder import WeightsError
@@ -92,6 +94,40 @@ def test_open_clip(case, tmp_path):
     ours, theirs = OBJECTIVES[model.logit_bias is not None]
     ask = lambda model, given: theirs(**model(**given))
     parity.compare_loss(model, loaded, inputs, ours, ask)
+
+
+SAID = ["a photo of a cat", "A Photo,  of\ta CAT!!", "don't  stop &amp; go &lt;b&gt;", "x" * 300]
+SAID += [
+    "naïve café — “quotes” … ½",
+    "日本語 テスト 😀👍🏽",
+    "1st 1234567 v2.0",
+    "",
+    " re's we'LL I'M ",
+]
+SAID += [
+    "<|endoftext|> hi",
+    "ﬁne ﬂuﬀy ＡＢＣ",
+    "a_b-c/d\\e",
+    "line\nbreak",
+    "cafÃ© itâ€™s mojibake",
+]
+
+
+def test_texts_are_cleaned_and_read_as_open_clip_does(tmp_path):
+    """By its own vocabulary, whose two special tokens have other names in published folders."""
+    theirs = clip.SimpleTokenizer()
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {names.get(token, token): index for token, index in theirs.encoder.items()}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = [" ".join(pair) for pair in theirs.bpe_ranks]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    (tmp_path / open_clip.FILES[0]).write_text(json.dumps(dict(model_cfg={})))
+    ours = read_tokenizer(tmp_path)
+    for text, expected in zip(SAID, theirs(SAID).tolist(), strict=True):
+        ids = [*ours.before, *ours.encode(text)[:75], *ours.after]
+        assert ids + [0] * (77 - len(ids)) == expected, text
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="clip")))
+    assert read_tokenizer(tmp_path).encode("a &amp; b") != ours.encode("a &amp; b")
 
 
 COUNTS = {
