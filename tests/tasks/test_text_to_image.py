@@ -39,6 +39,9 @@ def test_a_cosine_share_is_hidden_and_always_the_same_in_evaluation():
     hidden = [task(parallel=True).preprocess(EXAMPLES[0], rng)["hidden"] for _ in range(300)]
     shares = np.mean(hidden, axis=1)
     assert shares.min() > 0 and abs(shares.mean() - 2 / np.pi) < 0.06
+    most = task(parallel=True, hidden_least=0.5)
+    counts = {int(most.preprocess(EXAMPLES[0], rng)["hidden"].sum()) for _ in range(300)}
+    assert min(counts) == 8 and max(counts) == 16
     first, again = (task(parallel=True).preprocess(EXAMPLES[1], None) for _ in range(2))
     np.testing.assert_array_equal(first["hidden"], again["hidden"])
     assert task(parallel=True).head == "hidden_tokens" and task().head == "next_tokens"

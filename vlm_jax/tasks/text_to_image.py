@@ -25,8 +25,9 @@ class TextToImage:
     training pictures that are shown without their text, for classifier-free guidance
     (arXiv:2207.12598). parallel: learn to guess hidden tokens from the others, a share of the
     cosine of a uniform angle being hidden (MaskGIT, arXiv:2202.04200, section 3.1), instead of the
-    next from those before. label_smoothing: in [0, 1). drawing: options of `draw` that hold where
-    it is not told otherwise.
+    next from those before. hidden_least: then, the share that is hidden at least, 0.5 in that
+    paper's recipe: the fewer are known, the more a text tells. label_smoothing: in [0, 1). drawing:
+    options of `draw` that hold where it is not told otherwise.
     """
 
     tokenizer: Tokenizer
@@ -34,6 +35,7 @@ class TextToImage:
     length: int = 32
     drop: float = 0.1
     parallel: bool = False
+    hidden_least: float = 0.0
     label_smoothing: float = 0.0
     drawing: Mapping[str, Any] = field(default_factory=dict)
     texts: ClassVar[str | None] = None
@@ -52,8 +54,8 @@ class TextToImage:
         if not self.parallel:
             return arrays
         rng = rng or generator_of(example)
-        count = math.ceil(self.image_tokens * math.cos(rng.random() * math.pi / 2))
-        hidden = rng.permutation(self.image_tokens) < max(count, 1)
+        share = max(math.cos(rng.random() * math.pi / 2), self.hidden_least)
+        hidden = rng.permutation(self.image_tokens) < max(math.ceil(self.image_tokens * share), 1)
         return arrays | {"hidden": hidden}
 
     def read(self, text: str) -> Arrays:
