@@ -17,7 +17,7 @@ with the most similar caption and of pictures of other prompts:
     whole captions  0.320 and 0.125    nearest 0.445 and 0.004    other prompts 0.000 and 0.004
 All colours are right in 0.883 and 0.719 of the pictures of one object and 0.551 and 0.422 of those
 of captions, two objects in a relation in 0.020 and 0.000 (nearest 0.078 and 0.000). Shapes suffer
-most, already in the tokens: see tokenizer_vq.py. Guidance and temperature are the best of eight
+most, already in the tokens: see tokenizer_vq.py. Guidance and temperature are the best of nine
 that were tried on a quarter of these prompts. With `white=0`, on paper of any colour with a grain
 and with tokens that see all of the picture, one object is right in 0.188 and 0.078 of 64, captions
 in 0.062 and 0.031 (guidance 3, temperature 0.7).
