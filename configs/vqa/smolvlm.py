@@ -17,45 +17,79 @@ What differs: one view per picture, where the published preprocessor cuts large 
 beside it; a cosine for a linear decay.
 """
 
+from typing import Any, NamedTuple
+
 from ml_collections import ConfigDict
 
 from configs import common
 from vlm_jax.kwargs import lookup
 
+
+class Size(NamedTuple):
+    """text, vision: sections of a published config.json; described: the rest of it. begin, image,
+    end: of a user's turn, its picture and its question. lengths: tokens of a question, and of the
+    answer behind it.
+    """
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    described: dict[str, int]
+    begin: str
+    image: str
+    end: str
+    lengths: tuple[int, int] = (128, 32)
+
+
+def framed(view: str) -> str:
+    """A picture's tokens as the published templates have them."""
+    frame = "{<fake_token_around_image>}"
+    return frame + view + frame
+
+
+END = "{<end_of_utterance>}"
 TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
 SMALL = dict(vocab_size=49_280, max_position_embeddings=8192, rms_norm_eps=1e-5)
 SMALL |= dict(rope_theta=100_000)
-TEXTS = {
-    "256m": dict(hidden_size=576, num_hidden_layers=30, num_attention_heads=9, **SMALL)
+SMALLEST = Size(
+    text=SMALL
+    | dict(hidden_size=576, num_hidden_layers=30, num_attention_heads=9)
     | dict(num_key_value_heads=3, intermediate_size=1536),
-    "500m": dict(hidden_size=960, num_hidden_layers=32, num_attention_heads=15, **SMALL)
-    | dict(num_key_value_heads=5, intermediate_size=2560),
-    "8b": dict(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32)
-    | dict(num_key_value_heads=8, intermediate_size=14_336, vocab_size=128_259)
-    | dict(max_position_embeddings=10_240, rms_norm_eps=1e-5, rope_theta=500_000),
-    "smoke": TINY | dict(vocab_size=512, num_key_value_heads=1, max_position_embeddings=128),
-}
-BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12)
-BASE |= dict(intermediate_size=3072, patch_size=16, image_size=512)
-TOWERS = {
-    "256m": BASE,
-    "500m": BASE,
-    "8b": dict(hidden_size=1152, num_hidden_layers=27, num_attention_heads=16)
-    | dict(intermediate_size=4304, patch_size=14, image_size=364),
-    "smoke": TINY | dict(patch_size=8, image_size=32),
-}
-FRAME, VIEW = "{<fake_token_around_image>}", "{<global-img>}{<image>*64}"
-TURN = ("{<|im_start|>}", FRAME + VIEW + FRAME, "{<end_of_utterance>}")
-WORDS = {
-    "256m": (TURN, dict(image_token_id=49_190, scale_factor=4)),
-    "500m": (TURN, dict(image_token_id=49_190, scale_factor=4)),
-    "8b": (
-        ("{<|begin_of_text|>}", FRAME + "<global-img>{<image>*169}" + FRAME, TURN[2]),
-        dict(image_token_id=128_257, scale_factor=2),
+    vision=dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12)
+    | dict(intermediate_size=3072, patch_size=16, image_size=512),
+    described=dict(image_token_id=49_190, scale_factor=4),
+    begin="{<|im_start|>}",
+    image=framed("{<global-img>}{<image>*64}"),
+    end=END,
+)
+SIZES = {
+    "256m": SMALLEST,
+    "500m": SMALLEST._replace(
+        text=SMALL
+        | dict(hidden_size=960, num_hidden_layers=32, num_attention_heads=15)
+        | dict(num_key_value_heads=5, intermediate_size=2560)
     ),
-    "smoke": (("{bos}", "{[UNK]*4}", ""), dict(image_token_id=1, scale_factor=2)),
+    "8b": Size(
+        text=dict(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32)
+        | dict(num_key_value_heads=8, intermediate_size=14_336, vocab_size=128_259)
+        | dict(max_position_embeddings=10_240, rms_norm_eps=1e-5, rope_theta=500_000),
+        vision=dict(hidden_size=1152, num_hidden_layers=27, num_attention_heads=16)
+        | dict(intermediate_size=4304, patch_size=14, image_size=364),
+        described=dict(image_token_id=128_257, scale_factor=2),
+        begin="{<|begin_of_text|>}",
+        image=framed("<global-img>{<image>*169}"),
+        end=END,
+        lengths=(256, 32),
+    ),
 }
-"""What begins a turn, stands for a picture and ends a question; how tokens of pictures are made."""
+MINIATURE = Size(
+    text=TINY | dict(vocab_size=512, num_key_value_heads=1, max_position_embeddings=128),
+    vision=TINY | dict(patch_size=8, image_size=32),
+    described=dict(image_token_id=1, scale_factor=2),
+    begin="{bos}",
+    image="{[UNK]*4}",
+    end="",
+    lengths=(32, 16),
+)
 
 
 def get_config(arg=None):
@@ -65,18 +99,15 @@ def get_config(arg=None):
     config.seed = 0
     config.batch_size = 16
     config.total_epochs = 1
-    size = "smoke" if arg.smoke else arg.size
-    text = lookup(TEXTS, size, "config argument size") | dict(model_type="llama")
-    (begin, image, end), described = WORDS[size]
-    parts = dict(vision_config=TOWERS[size], text_config=text)
-    config.model = common.published("smolvlm", described | parts)
-    template = begin + "User:" + image + "{prompt}" + end + "\nAssistant:"
-    question = {"smoke": 32, "8b": 256}.get(size, 128)
-    lengths = dict(length=question + (16 if arg.smoke else 32), question_length=question)
+    size = MINIATURE if arg.smoke else lookup(SIZES, arg.size, "config argument size")
+    parts = dict(vision_config=size.vision, text_config=size.text | dict(model_type="llama"))
+    config.model = common.published("smolvlm", size.described | parts)
+    template = size.begin + "User:" + size.image + "{prompt}" + size.end + "\nAssistant:"
+    lengths = dict(length=sum(size.lengths), question_length=size.lengths[0])
     config.tasks = dict(vqa=dict(name="vqa_generation", template=template, **lengths))
     config.data = dict(train=common.vqav2("train"))
-    config.data.image = dict(size=TOWERS[size]["image_size"], method="lanczos")
-    common.fine_tune(config, arg.folder, name="bpe", size=text["vocab_size"] - 128)
+    config.data.image = dict(size=size.vision["image_size"], method="lanczos")
+    common.fine_tune(config, arg.folder, name="bpe", size=size.text["vocab_size"] - 128)
     config.evals = dict(val=dict(task="vqa", data=common.vqav2("validation")))
     config.optimizer = common.adamw(1e-4, frozen=["vision"])
     config.schedule = dict(name="cosine", warmup_steps=50)

@@ -24,6 +24,13 @@ def state_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
 
 
+def shapes_of(make: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a file holds of the network that `make` returns, without making it."""
+    with torch.device("meta"):
+        tensors = make().state_dict()
+    return {n: tuple(x.shape) for n, x in tensors.items() if not n.endswith(COUNTER)}
+
+
 def check(
     model: torch.nn.Module,
     config: dict[str, Any],

@@ -216,7 +216,11 @@ def test_a_size_that_is_one_number_means_what_the_class_says(kind, tmp_path):
 
 def cut(folder):
     """Our reader for a folder, and from pixels of ours to the reference's values."""
-    fields, statistics = preprocessing.image_fields(folder)
+    return reading(*preprocessing.image_fields(folder))
+
+
+def reading(fields, statistics):
+    """The same for what a folder says, or for what is usual where it says nothing."""
     mean, std = (np.array(statistics[name], np.float32) for name in ("image_mean", "image_std"))
     return InputReader(**fields), lambda pixels: (pixels / np.float32(255) - mean) / std
 
@@ -441,12 +445,10 @@ CLASSIFIERS |= {
 def test_classifiers_without_a_preprocessor_s_file(case):
     """What torchvision and timm do where weights are evaluated."""
     config, transform = CLASSIFIERS[case]
-    fields, statistics = pretrained.family_of(config).pictures(config)
-    mean, std = (np.array(statistics[name], np.float32) for name in ("image_mean", "image_std"))
-    read = InputReader(**fields)
+    read, normalised = reading(*pretrained.family_of(config).pictures(config))
     for photo in PHOTOS:
         expected = transform(Image.fromarray(photo)).numpy().transpose(1, 2, 0)
-        close((read(photo, None)[0] / np.float32(255) - mean) / std, expected)
+        close(normalised(read(photo, None)[0]), expected)
 
 
 def test_big_vision_stretches_without_antialiasing():

@@ -7,15 +7,14 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 import vlm_jax
 from tests.tokenizers.test_classes import write
 from tests.weights import parity
 from tests.weights.families import test_align
+from tests.weights.test_predict import PHOTO
 from tests.weights.writers import TOWER, image_processor
 
-PHOTO = load_sample_images().images[0][100:160, 200:290]
 PHOTOS = [PHOTO, 255 - PHOTO, PHOTO[20:40, 10:50].copy()]
 TEXTS = ["a roof", "What colour is it?", "Describe this image."]
 LONGEST = 32

@@ -39,19 +39,20 @@ def read_tokenizer(folder: str | Path, ends: Sequence[int] | None = None) -> Tok
     class that is known.
     """
     folder = Path(folder)
-    found = _read(folder, ends)
-    kind = str(_config(folder).get("model_type"))
+    config = _config(folder)
+    found = _read(folder, config, ends)
+    kind = str(config.get("model_type"))
     return found.cleaned("open_clip") if kind.startswith("open_clip") else found
 
 
-def _read(folder: Path, ends: Sequence[int] | None) -> Tokenizer:
+def _read(folder: Path, config: Mapping[str, Any], ends: Sequence[int] | None) -> Tokenizer:
     """What the folder's files make of it."""
     path, options = folder / "tokenizer.json", _options(folder)
     if path.is_file():
         found = Tokenizer.load(path, _roles(options), ends)
         # SigLIP 2's class sees to small letters, whether the file does or not.
-        return found.lowered() if "Siglip2Tokenizer" in _names(folder, options) else found
-    name, kind, files = _class(folder, options)
+        return found.lowered() if "Siglip2Tokenizer" in _names(folder, config, options) else found
+    name, kind, files = _class(folder, config, options)
     options = dict(kind.tokens) | options
     try:
         model = kind.build(files, options)
@@ -77,9 +78,8 @@ def _roles(options: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _names(folder: Path, options: Mapping[str, Any]) -> list[str]:
+def _names(folder: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     """The classes that a folder names, or that its config.json means; the first is to be taken."""
-    config = _config(folder)
     if config.get("model_type") == "siglip2":  # whose folders may name Gemma's
         return [MODEL_TYPES["siglip2"]]
     sections = [config, dict(config.get("text_config") or {})]
@@ -93,9 +93,11 @@ def _names(folder: Path, options: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _class(folder: Path, options: Mapping[str, Any]) -> tuple[str, Class, list[Path]]:
+def _class(
+    folder: Path, config: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[str, Class, list[Path]]:
     """The class that a folder names, or that its config.json means, and its files."""
-    names = _names(folder, options)
+    names = _names(folder, config, options)
     for name in names:
         if name in CLASSES and (files := CLASSES[name].found(folder)):
             return name, CLASSES[name], files
