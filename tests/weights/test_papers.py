@@ -2,9 +2,12 @@
 Tell, Cap and CapPa, and CoCa with the paper's decoder.
 
 The oracles are written from the papers alone, out of torch.nn layers; their random weights are
-copied by a table of names, and logits, losses and the gradients of every parameter are compared.
+copied by a table of names, and logits, losses, the gradients of every parameter and the likeliest
+words, one after the other, are compared.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +21,7 @@ from torch import nn
 from configs.captioning import cappa
 from tests.weights import oracles, parity
 from tests.weights.families import test_coca
-from vlm_jax import models
+from vlm_jax import decode, models
 from vlm_jax.decoders.attending_lstm import AttendingLstm
 from vlm_jax.losses import masked_cross_entropy
 from vlm_jax.losses.coverage import doubly_stochastic
@@ -31,9 +34,9 @@ from vlm_jax.weights.rules import Rule, Rules, attention, dense, norm, patches, 
 VOCAB, LENGTH = 30, 6
 
 
-def compare(oracle: nn.Module, rules: Rules, shapes: Any, ours: Any, theirs: Any) -> None:
-    """Logits, loss and the gradients of all parameters. ours: params -> (loss, logits); theirs:
-    oracle -> the same. shapes: of our variables.
+def compare(oracle: nn.Module, rules: Rules, shapes: Any, ours: Any, theirs: Any) -> Any:
+    """Logits, loss and the gradients of all parameters, which are returned. ours: params -> (loss,
+    logits); theirs: oracle -> the same. shapes: of our variables.
     """
     parity.randomise(oracle)
     read = lambda tensors: convert.read(Arrays(tensors), shapes, rules)["params"]
@@ -44,6 +47,26 @@ def compare(oracle: nn.Module, rules: Rules, shapes: Any, ours: Any, theirs: Any
     wanted = {"logits": logits.detach().numpy(), "loss": expected.detach().numpy()[None]}
     parity.compare({"logits": found, "loss": loss[None]}, wanted, 1e-5)
     parity.compare_trees(slopes, read(parity.gradients_of(oracle, expected)), 1e-4, least=0.01)
+    return params
+
+
+FIRST = np.array([[1], [2]])
+"""With which word the texts of two pictures begin."""
+LIKELIEST = decode.Search(max_length=LENGTH, eos=())
+
+
+def compare_texts(
+    found: Any, scores: Callable[[torch.Tensor], torch.Tensor], first: np.ndarray = FIRST
+) -> None:
+    """found: tokens behind the first. scores: of words i64[B, T], logits; each text is read anew
+    for every word.
+    """
+    words = torch.from_numpy(first)
+    with torch.no_grad():
+        for _ in range(LENGTH):
+            words = torch.cat([words, scores(words)[:, -1:].argmax(-1)], dim=1)
+    np.testing.assert_array_equal(found, words[:, 1:].numpy())
+    assert len(np.unique(words[:, 1:])) > 1
 
 
 def next_words(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:
@@ -123,7 +146,11 @@ def test_show_attend_and_tell(channels, width, attention):
         missed = ((1 - looked.sum(dim=1)) ** 2).sum(dim=1) / LENGTH  # eq. 14, a word
         return next_words(logits, targets) + missed.mean(), logits
 
-    compare(oracle, table, shapes, ours, theirs)
+    bound = partial(network.apply, {"params": compare(oracle, table, shapes, ours, theirs)})
+    start = partial(network.apply, {}, method="init_cache")
+    given = (jnp.asarray(FIRST), jnp.ones(FIRST.shape, bool), memory, LIKELIEST)
+    written = jax.jit(lambda: decode.generate(bound, start, *given).tokens)()
+    compare_texts(written, lambda words: oracle(torch.from_numpy(image), words)[0])
 
 
 class Attention(nn.Module):
@@ -256,7 +283,16 @@ def test_cap_and_cappa(arg):
         return next_words(logits, targets), logits
 
     oracle = Cappa(size, vision, depth, extra=int("parallel" in arg))
-    compare(oracle, cappa_rules(6), shapes, ours, theirs)
+    params = compare(oracle, cappa_rules(6), shapes, ours, theirs)
+    apply = partial(network.apply, {"params": params})
+
+    def write():
+        visual = apply(jnp.moveaxis(jnp.asarray(image), 1, 3), method="encode_image")
+        read, start = (partial(apply, method=name) for name in ("decode", "init_cache"))
+        given = (jnp.asarray(FIRST), jnp.ones(FIRST.shape, bool), visual, LIKELIEST)
+        return decode.generate(read, start, *given).tokens
+
+    compare_texts(jax.jit(write)(), lambda words: oracle(torch.from_numpy(image), words))
 
 
 class Nothing(nn.Module):
@@ -278,4 +314,9 @@ def test_coca_with_the_paper_s_decoder(case, tmp_path):
     )
     names = ("logits", "image_embeds", "text_embeds")
     given = (config, test_coca.inputs_of(base), tmp_path, test_coca.outputs, names)
-    oracles.check(parity.randomise(model), *given, files=open_clip.FILES)
+    loaded = oracles.check(parity.randomise(model), *given, files=open_clip.FILES)
+    image = given[1]["image"][: len(FIRST)]
+    flags = dict(max_new_tokens=LENGTH, bos_token_id=1, eos_token_id=49)
+    found = loaded.call("generate", dict(image=image), flags)["tokens"]
+    ask = lambda words: model(torch.from_numpy(image), words, output_labels=False)["logits"]
+    compare_texts(found[:, 1:], ask, np.ones_like(FIRST))

@@ -57,12 +57,22 @@ def stack_arrays(draw, layers, scan, *sizes):
     return own | {"encoder_norm": norm_arrays(draw, sizes[0])}
 
 
-def image_arrays(draw, pool, scan, classes=None, own_position=False, rep_size=None):
-    width, heads, hidden = 12, 3, 20
+def image_arrays(
+    draw,
+    pool,
+    scan,
+    classes=None,
+    own_position=False,
+    rep_size=None,
+    layers=2,
+    sizes=(12, 3, 20, 4, 3),
+):
+    """sizes: width, heads, width within the MLP, pixels and patches a side."""
+    width, heads, hidden, patch, side = sizes
     found = {
-        "embedding": {"kernel": draw(4, 4, 3, width), "bias": draw(width)},
-        "pos_embedding": draw(1, 9 + own_position, width),
-        "Transformer": stack_arrays(draw, 2, scan, width, heads, hidden),
+        "embedding": {"kernel": draw(patch, patch, 3, width), "bias": draw(width)},
+        "pos_embedding": draw(1, side**2 + own_position, width),
+        "Transformer": stack_arrays(draw, layers, scan, width, heads, hidden),
     }
     if pool == "tok":
         found["cls"] = draw(1, 1, width)
@@ -78,13 +88,12 @@ def image_arrays(draw, pool, scan, classes=None, own_position=False, rep_size=No
     return found | ({"head": dense_arrays(draw, rep_size or width, classes)} if classes else {})
 
 
-def text_arrays(draw, scan, classes, vocab=30):
-    width = 8
+def text_arrays(draw, scan, classes, vocab=30, layers=3, sizes=(8, 2, 10)):
     return {
-        "Embed_0": {"embedding": draw(vocab, width)},
-        "pos_embedding": draw(1, 6, width),
-        "Encoder_0": stack_arrays(draw, 3, scan, width, 2, 10),
-        "head": dense_arrays(draw, width, classes),
+        "Embed_0": {"embedding": draw(vocab, sizes[0])},
+        "pos_embedding": draw(1, 6, sizes[0]),
+        "Encoder_0": stack_arrays(draw, layers, scan, *sizes),
+        "head": dense_arrays(draw, sizes[0], classes),
     }
 
 
@@ -225,9 +234,10 @@ def round_trip(path, folder, arrays):
 @pytest.mark.parametrize(("scan", "classes", "biased"), [(False, None, True), (True, 10, False)])
 def test_two_towers(scan, classes, biased, tmp_path):
     draw = noise()
+    wide = dict(layers=1, sizes=(9, 3, 7)) if scan else {}
     tree = {
         "img": image_arrays(draw, "map", scan, classes),
-        "txt": text_arrays(draw, scan, classes or 12),
+        "txt": text_arrays(draw, scan, classes or 12, **wide),
         "t": draw(1),
     } | ({"b": draw(1)} if biased else {})
     arrays = flat(tree, "params/")
@@ -260,6 +270,8 @@ CASES = {
     "tok with a position": dict(pool="tok", scan=True, own_position=True, classes=5, rep_size=9),
     "gap": dict(pool="gap", scan=True, classes=4),
     "map": dict(pool="map", scan=False),
+    "map, five heads": dict(pool="map", scan=True, layers=3, sizes=(10, 5, 14, 3, 5)),
+    "gap, one head": dict(pool="gap", scan=False, layers=1, sizes=(6, 1, 9, 5, 2), classes=3),
 }
 
 
@@ -268,7 +280,8 @@ def test_image_tower(case, tmp_path):
     tree = image_arrays(noise(), **CASES[case])
     arrays = flat(tree, "params/")
     np.savez(tmp_path / "vit.npz", **arrays)
-    pixels = parity.pixels(2, 12, 12, 3)
+    patch, side = CASES[case].get("sizes", (4, 3))[-2:]
+    pixels = parity.pixels(2, patch * side, patch * side, 3)
     tokens, pooled = run_image(pixels, tree, CASES[case]["pool"])
     loaded = round_trip(tmp_path, tmp_path, arrays)
     found = parity.run(loaded, "forward", dict(pixel_values=pixels.transpose(0, 3, 1, 2)))

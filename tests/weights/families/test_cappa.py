@@ -24,40 +24,44 @@ from vlm_jax.weights import pretrained
 from vlm_jax.weights.folder import Arrays, WeightsError, read_config
 from vlm_jax.weights.pretrained import read_folder
 
-WIDTH, MEMORY, HEADS, HIDDEN, LENGTH = 8, 12, 2, 10, 7
+MEMORY, LENGTH = 12, 7
+SMALL, ODD = (8, 2, 10), (15, 3, 7)
+"""Width, heads and the width within the MLP of a decoder's layers."""
 
 
-def block_arrays(draw, bias):
-    head = WIDTH // HEADS
+def block_arrays(draw, bias, sizes):
+    own, heads, hidden = sizes
+    head = own // heads
     attention = lambda width: {
-        "query": {"kernel": draw(WIDTH, HEADS, head)},
-        "key": {"kernel": draw(width, HEADS, head)},
-        "value": {"kernel": draw(width, HEADS, head)},
-        "out": {"kernel": draw(HEADS, head, WIDTH)},
+        "query": {"kernel": draw(own, heads, head)},
+        "key": {"kernel": draw(width, heads, head)},
+        "value": {"kernel": draw(width, heads, head)},
+        "out": {"kernel": draw(heads, head, own)},
     }
     with_bias = lambda size: {"bias": draw(size)} if bias else {}
-    norms = {f"LayerNorm{i}": {"scale": 1 + draw(WIDTH)} | with_bias(WIDTH) for i in (1, 2, 3)}
+    norms = {f"LayerNorm{i}": {"scale": 1 + draw(own)} | with_bias(own) for i in (1, 2, 3)}
     layers = {
-        "Dense_0": {"kernel": draw(WIDTH, HIDDEN)} | with_bias(HIDDEN),
-        "Dense_1": {"kernel": draw(HIDDEN, WIDTH)} | with_bias(WIDTH),
+        "Dense_0": {"kernel": draw(own, hidden)} | with_bias(hidden),
+        "Dense_1": {"kernel": draw(hidden, own)} | with_bias(own),
     }
-    return norms | {"SelfAttn": attention(WIDTH), "CrossAttn": attention(MEMORY), "MLP": layers}
+    return norms | {"SelfAttn": attention(own), "CrossAttn": attention(MEMORY), "MLP": layers}
 
 
-def arrays_of(draw, scan, bias, parallel, vocab=30, layers=3):
-    blocks = [block_arrays(draw, bias) for _ in range(layers)]
+def arrays_of(draw, scan, bias, parallel, vocab=30, layers=3, sizes=SMALL):
+    width = sizes[0]
+    blocks = [block_arrays(draw, bias, sizes) for _ in range(layers)]
     own = {f"EncDecBlock{i}": block for i, block in enumerate(blocks)}
     if scan:
         own = {"EncDecBlock": jax.tree.map(lambda *x: np.stack(x, axis=1), *blocks)}
     ends = {
-        "EmbedTargets": {"embedding": draw(vocab + parallel, WIDTH)},
-        "LayerNorm": {"scale": 1 + draw(WIDTH), "bias": draw(WIDTH)},
-        "LogitsDense": {"kernel": draw(WIDTH, vocab), "bias": draw(vocab)},
+        "EmbedTargets": {"embedding": draw(vocab + parallel, width)},
+        "LayerNorm": {"scale": 1 + draw(width), "bias": draw(width)},
+        "LogitsDense": {"kernel": draw(width, vocab), "bias": draw(vocab)},
     }
     return {
         "encoder": image_arrays(draw, "gap", scan),
         "decoder": own | ends,
-        "pos_embedding_decoder": draw(1, LENGTH, WIDTH),
+        "pos_embedding_decoder": draw(1, LENGTH, width),
     }
 
 
@@ -91,10 +95,11 @@ def run(pixels, ids, tree):
 
 
 @pytest.mark.parametrize(
-    ("scan", "bias", "parallel"), [(False, False, True), (True, True, False), (True, False, False)]
+    ("scan", "bias", "parallel", "sizes"),
+    [(False, False, True, SMALL), (True, True, False, ODD), (True, False, False, SMALL)],
 )
-def test_cappa(scan, bias, parallel, tmp_path):
-    tree = arrays_of(noise(), scan, bias, parallel)
+def test_cappa(scan, bias, parallel, sizes, tmp_path):
+    tree = arrays_of(noise(), scan, bias, parallel, layers=2 if sizes == ODD else 3, sizes=sizes)
     arrays = flat(tree, "params/")
     np.savez(tmp_path / "model.npz", **arrays)
     pixels, ids = parity.pixels(2, 12, 12, 3), parity.tokens(2, 6, 30)
