@@ -151,7 +151,12 @@ def test_git_has_its_towers_states_or_the_projected_ones(tmp_path):
 def test_blip_captions(tmp_path):
     model = test_blip.build(transformers.BlipForConditionalGeneration, "two widths")
     names = dict(image_tokens="image_embeds", image_embeds="image_embeds")
-    ask = asks("", **names, tokens="last_hidden_state")
+    states = asks("", **names, tokens="last_hidden_state")
+
+    def ask(model, given):
+        pooled = model.vision_model(given["pixel_values"]).pooler_output
+        return states(model, given) | dict(pooled=pooled)
+
     compare(model, test_blip.inputs("two widths"), tmp_path, ask)
 
 
@@ -194,6 +199,8 @@ def test_blip2_states(case, tmp_path):
         inner = found.language_model_outputs
         image = found.vision_outputs.last_hidden_state
         seen = dict(image_tokens=image, queries=found.qformer_outputs.last_hidden_state)
+        seen |= {"pooled": found.vision_outputs.pooler_output}
+        seen |= {"pooled:queries": found.qformer_outputs.pooler_output}
         if "decoder_input_ids" in given:
             seen |= dict(text_tokens=inner.encoder_last_hidden_state)
             return seen | dict(logits=found.logits, tokens=inner.decoder_hidden_states[-1])

@@ -8,7 +8,8 @@ The arrays are those of the reference: pixel_values [B, 3, H, W] f32, input_ids 
                   the decoder if it has two stacks (T5); ids where texts are generated. BLIP's
                   outputs call the image's states so: these or the text's are meant. hidden_states
                   of ViT and ViLT are before the last norm: these or those after it
-    pooled        pooler_output, of a dual encoder that of either tower before its projection
+    pooled        pooler_output, of a dual encoder that of either tower before its projection, of
+                  BLIP and BLIP-2 that of the image tower, or of the Q-Former
     image_tokens  the last states of an image tower: vision_model_output, vision_outputs (BLIP,
                   BLIP-2), vision_output (LXMERT); image_hidden_states, which are after the
                   projection or the resampler, of LLaVA, PaliGemma, Gemma 3, Idefics 1 and 3 and

@@ -6,7 +6,9 @@ They go on from `weights.calls`: arguments under the reference's names in, its o
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vlm_jax.types import Features
 from vlm_jax.weights.calls import Inputs, nhwc, text_inputs
@@ -40,6 +42,20 @@ def see(apply: Any, inputs: Inputs) -> Features | None:
     if "pixel_values" not in inputs:
         return None
     return apply(nhwc(inputs["pixel_values"]), method="encode_image")
+
+
+def normed_again(apply: Any, seen: Features) -> Array:
+    """[B, C], pooler_output of the towers of BLIP and BLIP-2: the class token of their last states,
+    with the norm that made them once more.
+    """
+
+    def norm(network: Any, x: Array) -> Array:
+        tower = network.vision
+        last = tower.variables["params"]["transformer"]["final_norm"]
+        normal = jax.nn.standardize(x, epsilon=tower.epsilon)
+        return normal * last["scale"][None] + last["bias"][None]
+
+    return apply(seen.tokens[:, 0], method=norm)
 
 
 def text_first(

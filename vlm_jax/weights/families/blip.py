@@ -23,7 +23,7 @@ from vlm_jax.weights.family import (
     require,
     square,
 )
-from vlm_jax.weights.fused_calls import has, named, require_flag, see
+from vlm_jax.weights.fused_calls import has, named, normed_again, require_flag, see
 from vlm_jax.weights.rules import Rule, Rules, dense, fused_attention, norm, patches, reshaped
 
 TEXT: dict[str, Any] = dict(
@@ -205,7 +205,10 @@ def forward(apply: Any, inputs: calls.Inputs, flags: Mapping) -> dict[str, Any]:
     seen = see(apply, inputs)
     found = calls.language(read, padding_counts=True)["forward"](apply, inputs, flags)
     found = {"text_tokens": found["tokens"]} | found
-    return found if seen is None else found | image_states(seen, found["tokens"])
+    if seen is None:
+        return found
+    pooled = dict(pooled=normed_again(apply, seen))
+    return found | image_states(seen, found["tokens"]) | pooled
 
 
 def image_states(seen: Features, text: Any) -> dict[str, Any]:

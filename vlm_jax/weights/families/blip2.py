@@ -31,7 +31,7 @@ from vlm_jax.weights.family import (
     require,
     writing_tasks,
 )
-from vlm_jax.weights.fused_calls import has
+from vlm_jax.weights.fused_calls import has, normed_again
 from vlm_jax.weights.generation import first_token
 from vlm_jax.weights.rules import Rule, Rules, dense
 
@@ -137,12 +137,15 @@ def read_queries(apply: Any, inputs: Inputs, queries: Features) -> tuple[Feature
 
 
 def forward(apply: Any, inputs: Inputs, flags: Mapping) -> dict[str, Any]:
-    """logits and tokens, and the states before: image_tokens, queries and T5's text_tokens."""
+    """logits and tokens, and the states before: image_tokens, queries and T5's text_tokens; pooled,
+    of the tower or the first query.
+    """
     if not has(apply, "decoder"):
         return retrieval.forward(apply, inputs, flags)
     seen, queries = look(apply, inputs)
     call = language(lambda apply, inputs: read_queries(apply, inputs, queries))["forward"]
-    known = {"image_tokens": seen.tokens, "queries": queries.tokens}
+    pooled = {"pooled": normed_again(apply, seen), "pooled:queries": queries.tokens[:, 0]}
+    known = {"image_tokens": seen.tokens, "queries": queries.tokens} | pooled
     return known | call(apply, inputs, flags)
 
 
