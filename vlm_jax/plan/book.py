@@ -58,11 +58,13 @@ BOOK = (
     Entry(PRETRAINING, "LLaVA-1.5 7B", f"vqa/llava.py:{DECODER}", "v5p:4x4x4"),
     Entry(PRETRAINING, "PaliGemma 2 10B", f"captioning/paligemma2.py:large,{DECODER}", "v5p:4x4x4"),
     Entry(PRETRAINING, "BLIP-2 OPT-2.7B", f"captioning/blip2.py:{DECODER}", "v5e:8x8"),
+    # Sixteen shares each: over 256, a chip would hold a row of most matrices, and exchange twice as
+    # much to read them.
     *(
         Entry(
             SCALING,
             f"{side} x {side} chips",
-            f"retrieval/siglip.py:batch={128 * side * side},{SCALE}",
+            f"retrieval/siglip.py:batch={128 * side * side},fsdp=16,remat,bf16",
             f"v5e:{side}x{side}",
         )
         for side in (4, 8, 16)
