@@ -148,10 +148,12 @@ class CoCaDecoder(nn.Module):
 
 
 def _seen(real: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
-    """The real tokens and the one after them: the released networks' mask is one place off, so that
-    their class token sees the first padding, and then itself only if there is none.
+    """The first real token and the one after each: the released networks' mask is one place off, so
+    that their class token sees the first padding, and then itself only if there is none. Within a
+    text, what follows a token with the id of padding is hidden in its place.
     """
-    return real | jnp.pad(real, ((0, 0), (1, 0)))[:, :-1]
+    first = real & (jnp.cumsum(real, axis=1) == 1)
+    return first | jnp.pad(real, ((0, 0), (1, 0)))[:, :-1]
 
 
 def _context(memory: Features | None, cache: Mapping | None) -> dict[str, Any]:

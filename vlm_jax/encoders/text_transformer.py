@@ -13,7 +13,7 @@ from vlm_jax.layers.norms import make_norm
 from vlm_jax.layers.transformer import NO_OPTIONS, Options, stack
 from vlm_jax.types import Features, summary
 
-POOLINGS = ("first", "last", "end", "eos", "largest", "mean", "none")
+POOLINGS = ("first", "last", "end", "eos", "first_eos", "largest", "mean", "none")
 POOLERS = {"none": None, "linear": lambda x: x, "tanh": jnp.tanh, "idle": None}
 
 
@@ -25,8 +25,10 @@ class TransformerEncoder(nn.Module):
     embedding_norm: normalise the sum of the embeddings. causal: a token sees only those before it.
     attend_padding: treat padding as text (SigLIP); the mask is then ignored and returned all True.
     pooling: which state `pooled` comes from: "first" token, "last" real one, the "end" whatever
-        stands there, "eos" (the first token `eos_id`, or the last real one where there is none),
-        the token with the "largest" id, the "mean" of the real ones, "none".
+        stands there, "eos" (the first real token `eos_id`, or the last real one where there is
+        none), "first_eos" (the first token `eos_id`, real or not, or the first token of all where
+        there is none, as released CLIPs have it), the token with the "largest" id, the "mean" of
+        the real ones, "none".
     pooler: what follows: a "linear" layer, one with "tanh", or "none"; or an "idle" one, which is
         there for the sake of checkpoints that hold it (ALIGN). pooler_width: of that layer (None:
         width).
@@ -184,6 +186,8 @@ class TransformerEncoder(nn.Module):
         if self.pooling == "eos":
             ends = (tokens == self.eos_id) & real
             where = jnp.where(jnp.any(ends, axis=1), jnp.argmax(ends, axis=1), where)
+        if self.pooling == "first_eos":
+            where = jnp.argmax(tokens == self.eos_id, axis=1)
         return jnp.take_along_axis(x, where[:, None, None], axis=1)[:, 0]
 
     def _check(self, types: Array | None) -> None:
@@ -195,8 +199,10 @@ class TransformerEncoder(nn.Module):
             raise ValueError(f'memory={self.memory!r}: choose "attend", "prepend" or "insert"')
         if self.memory == "insert" and self.image_token is None:
             raise ValueError('memory="insert" needs image_token, the id that stands for an image')
-        if self.pooling == "eos" and self.eos_id is None:
-            raise ValueError('pooling="eos" needs eos_id, the id of the end-of-text token')
+        if self.pooling in ("eos", "first_eos") and self.eos_id is None:
+            raise ValueError(
+                f'pooling="{self.pooling}" needs eos_id, the id of the end-of-text token'
+            )
         if self.pooling == "none" and self.pooler != "none":
             raise ValueError(f'pooler={self.pooler!r} has nothing to read with pooling="none"')
         if types is not None and not self.token_types:

@@ -157,7 +157,7 @@ def _decided(model: Any, subject: Subject, streams: Streams) -> Float[Array, "B 
         return image.shares[:, 0]
     count = jnp.sum(mask, axis=1)
     places = {"first": jnp.argmax(mask, axis=1), "before_last": jnp.maximum(count - 2, 0)}
-    places |= dict.fromkeys(("last", "eos", "end"), jnp.maximum(count - 1, 0))
+    places |= dict.fromkeys(("last", "eos", "first_eos", "end"), jnp.maximum(count - 1, 0))
     weights = mask / jnp.maximum(count, 1)[:, None]
     if pooling in places:
         weights = jax.nn.one_hot(places[pooling], mask.shape[1])

@@ -105,6 +105,12 @@ def require(config: Config, **expected: Any) -> None:
             )
 
 
+def of_class(config: Config, *names: str) -> None:
+    """WeightsError for a folder that was saved from another class than these."""
+    name = (config.get("architectures") or names)[0]
+    one_of(dict(architectures=name), "architectures", dict.fromkeys(names))
+
+
 def square(config: Config, key: str) -> int:
     """The side that config[key] gives once or, equal, twice; WeightsError for a rectangle."""
     value = config[key]

@@ -22,7 +22,7 @@ CONFIGS = {
     ),
     "scaled, equal widths, odd sides": dict(
         vision_config=SMALL
-        | dict(kernel_sizes=[5, 3, 5, 3], strides=[1, 2, 1, 2], expand_ratios=[1, 3, 4, 1])
+        | dict(kernel_sizes=[5, 3, 5, 1], strides=[1, 2, 1, 2], expand_ratios=[1, 3, 4, 1])
         | dict(in_channels=[32, 32, 25, 25], out_channels=[32, 25, 25, 45])
         | dict(num_block_repeats=[1, 1, 1, 1], depth_coefficient=1.2, depthwise_padding=[2, 5])
         | dict(width_coefficient=0.2, depth_divisor=3)

@@ -46,7 +46,7 @@ def test_clip(case, tmp_path):
     )
     model = parity.randomise(CLIPModel(config))
     ids = parity.tokens(3, 7, 40)
-    ids[:, 4] = 40
+    ids[0, 4] = ids[1, 6] = 40  # the second text ends in its padding, the third nowhere
     mask = np.ones((3, 7), np.int64)
     mask[1, 5:] = 0
     inputs = dict(pixel_values=parity.pixels(3, 3, 32, 32), input_ids=ids, attention_mask=mask)

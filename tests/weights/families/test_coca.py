@@ -61,10 +61,10 @@ def outputs(model, given):
 
 
 def inputs_of(model_cfg):
-    """Pictures, and texts of which one is padded."""
+    """Pictures, and texts of which one is padded, and one has the id of padding within it."""
     size = model_cfg["vision_cfg"]["image_size"]
     words = parity.tokens(3, 9, 50)
-    words[1, 5:] = 0
+    words[1, 5:] = words[2, 3] = 0
     return dict(image=parity.pixels(3, 3, size, size), text=words)
 
 
@@ -192,6 +192,10 @@ def test_values_that_are_not_supported():
     cfg = CASES["pooled"]
     for section, given, message in (
         ("text_cfg", dict(embed_cls=False), "embed_cls=False"),
+        ("text_cfg", dict(pad_id=3), "pad_id=3"),
+        ("text_cfg", dict(norm_kwargs=dict(eps=1e-3)), "norm_kwargs={'eps': 0.001}"),
+        ("text_cfg", dict(act_kwargs=dict(approximate="tanh")), "act_kwargs={'approximate'"),
+        ("vision_cfg", dict(norm_kwargs=dict(eps=1e-3)), "norm_kwargs={'eps': 0.001}"),
         ("vision_cfg", dict(attentional_pool="parallel"), "attentional_pool='parallel'"),
         ("multimodal_cfg", dict(width=20), "multimodal_width=20"),
     ):

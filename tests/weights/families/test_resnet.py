@@ -30,9 +30,11 @@ def test_resnet(case, tmp_path):
     parity.check(model, inputs, tmp_path, names=("tokens", "pooled"), theirs=hidden)
 
 
-@pytest.mark.parametrize("case", ["bottlenecks", "basic, GELU, early stride"])
-def test_classifier(case, tmp_path):
-    config = ResNetConfig(**CONFIGS[case], num_labels=5)
+@pytest.mark.parametrize(
+    ("case", "classes"), [("bottlenecks", 5), ("basic, GELU, early stride", 5), ("version 1", 0)]
+)
+def test_classifier(case, classes, tmp_path):
+    config = ResNetConfig(**CONFIGS[case], num_labels=classes)
     model = parity.randomise(ResNetForImageClassification(config))
     parity.check(model, dict(pixel_values=parity.pixels(2, 3, 33, 40)), tmp_path)
 

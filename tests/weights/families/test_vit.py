@@ -53,9 +53,10 @@ def test_vit_without_pooler(tmp_path):
     parity.check(model, inputs, tmp_path, names=("tokens",), theirs=theirs, loading=loading)
 
 
-@pytest.mark.parametrize("case", ["usual", "no biases, wide heads"])
-def test_classifier(case, tmp_path):
-    classes = {"usual": 7, "no biases, wide heads": 2}[case]
+@pytest.mark.parametrize(
+    ("case", "classes"), [("usual", 7), ("no biases, wide heads", 2), ("usual", 0)]
+)
+def test_classifier(case, classes, tmp_path):
     config = ViTConfig(**CONFIGS[case], num_labels=classes)
     model = parity.randomise(ViTForImageClassification(config))
     parity.check(model, dict(pixel_values=parity.pixels(2, 3, 24, 24)), tmp_path)

@@ -8,7 +8,16 @@ from typing import Any
 from vlm_jax.encoders.efficientnet import channels_of
 from vlm_jax.weights.calls import Inputs, contrasted, nhwc
 from vlm_jax.weights.families import bert
-from vlm_jax.weights.family import TWO_WORDS, Config, Family, activation, picture, require, sides
+from vlm_jax.weights.family import (
+    TWO_WORDS,
+    Config,
+    Family,
+    activation,
+    of_class,
+    picture,
+    require,
+    sides,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.fused_calls import typed_inputs
 from vlm_jax.weights.rules import Rule, Rules, batch_norm, convolution, dense
@@ -45,6 +54,7 @@ def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """The text and the vision section, filled in. WeightsError for stages that do not follow each
     other, or do not end at the width of the texts' projection.
     """
+    of_class(config, "AlignModel")
     text = bert.filled(dict(config.get("text_config") or {}))
     vision = VISION | dict(config.get("vision_config") or {})
     require(vision, num_channels=3, pooling_type="mean")

@@ -26,6 +26,7 @@ from vlm_jax.weights.family import (
     Config,
     Family,
     Shapes,
+    of_class,
     one_of,
     picture,
     require,
@@ -43,6 +44,7 @@ def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
 
     The text section's model_type is "opt" or "t5".
     """
+    of_class(config, "Blip2ForConditionalGeneration", "Blip2Model")
     vision = VISION | dict(config.get("vision_config") or {})
     qformer = QFORMER | dict(config.get("qformer_config") or {})
     require(qformer, use_qformer_text_input=False)

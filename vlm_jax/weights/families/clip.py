@@ -3,7 +3,15 @@
 from typing import Any
 
 from vlm_jax.weights.calls import contrast_and_tokens as contrast
-from vlm_jax.weights.family import Config, Family, activation, pair_example, require, square
+from vlm_jax.weights.family import (
+    Config,
+    Family,
+    activation,
+    of_class,
+    pair_example,
+    require,
+    square,
+)
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Rule, Rules, attention, dense, norm, patches, reshaped
 
@@ -38,6 +46,7 @@ def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     text_config_dict and vision_config_dict, in folders of the first releases, stand for whole
     sections and win.
     """
+    of_class(config, "CLIPModel")
     given = lambda name: config.get(f"{name}_dict") or config.get(name) or {}
     text, vision = TEXT | dict(given("text_config")), VISION | dict(given("vision_config"))
     if not isinstance(text["eos_token_id"], int):
@@ -116,7 +125,7 @@ def model(config: Config) -> dict[str, Any]:
     pooling = (
         dict(pooling="largest")
         if text["eos_token_id"] == 2
-        else dict(pooling="eos", eos_id=text["eos_token_id"])
+        else dict(pooling="first_eos", eos_id=text["eos_token_id"])
     )
     return dict(
         vision=vision_fields(vision) | AS_RETURNED,

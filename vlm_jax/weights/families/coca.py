@@ -35,6 +35,8 @@ MLP per layer.
 """
 PARTS = {"released": coca.RELEASED, "paper": coca.PAPER}
 POOLINGS = {"tok": "first", "avg": "mean"}
+EPSILON = 1e-5
+"""Of norms that model_cfg says nothing about."""
 TOKENS = dict(bos_token_id=49406, eos_token_id=49407, pad_token_id=0)
 """Of CLIP's vocabulary of 49,408."""
 
@@ -54,13 +56,17 @@ def vision_parts(config: Config) -> dict[str, Any]:
     require(dict(layers=fields["name"]), layers="vit")
     if not one_of(vision, "attentional_pool", {True: True, False: False}):
         return dict(vision=fields)
+    if (
+        fields["epsilon"] != EPSILON
+    ):  # which open_clip gives to the last of the pooler's norms alone
+        require(vision, norm_kwargs=None)
     pooler = dict(
         name="attentional_pooler",
         queries=vision["attn_pooler_queries"],
         width=model_cfg["embed_dim"],
         heads=vision["attn_pooler_heads"],
         pooling=one_of(vision, "pool_type", POOLINGS),
-        epsilon=1e-5,
+        epsilon=EPSILON,
     )
     tower = fields | dict(final_norm=False, pooling="none", keep_class_token=True)
     return dict(vision=tower, connector=pooler)
@@ -69,12 +75,16 @@ def vision_parts(config: Config) -> dict[str, Any]:
 def model(config: Config) -> dict[str, Any]:
     """open_clip_config.json as config.model."""
     model_cfg, text, _ = open_clip.sections(config)
-    require(text, embed_cls=True, no_causal_mask=False)
+    require(text, embed_cls=True, no_causal_mask=False, pad_id=0)
     require(text, proj_type="linear")
     fused = fused_section(config)
     own = stack_fields(text, model_cfg["quick_gelu"], text["heads"])
     other = stack_fields(fused, model_cfg["quick_gelu"], fused["heads"])
     require(dict(multimodal_width=other["width"]), multimodal_width=own["width"])
+    # open_clip gives these two to the text tower, and not to the layers above it.
+    for field, key in (("epsilon", "norm_kwargs"), ("activation", "act_kwargs")):
+        if own[field] != other[field]:
+            require(text, **{key: None})
     return vision_parts(config) | dict(
         decoder=dict(
             name="coca",

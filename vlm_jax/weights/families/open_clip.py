@@ -68,7 +68,7 @@ PLAIN: dict[str, Any] = dict(
 )
 """Variants that are not here."""
 
-TEXT_POOLINGS = {"argmax": "largest", "first": "first", "last": "end", "eos": "eos"}
+TEXT_POOLINGS = {"argmax": "largest", "first": "first", "last": "end", "eos": "first_eos"}
 VISION_POOLINGS = {"tok": "cls", "avg": "mean"}
 STORED_SIZES = ("input_resolution", "context_length", "vocab_size")
 """Numbers in OpenAI's own files that are no parameters."""
@@ -82,7 +82,8 @@ def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
     text = TEXT | dict(model_cfg.get("text_cfg") or {})
     vision = VISION | dict(model_cfg.get("vision_cfg") or {})
     for section in (text, vision):
-        require(section, **PLAIN)
+        plain = dict(block_type="default") if section.get("block_type") == "default" else {}
+        require(section, **PLAIN | plain)
     known = dict(quick_gelu=False, custom_text=False, nonscalar_logit_scale=False)
     return known | dict(init_logit_bias=None) | model_cfg, text, vision
 

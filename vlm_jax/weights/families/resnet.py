@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_jax.weights.calls import Inputs, convolutional, nhwc
-from vlm_jax.weights.calls import classifies as classified
 from vlm_jax.weights.family import (
     Config,
     Family,
@@ -117,13 +116,13 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """tokens: the last map [B, C, H, W]; pooled: its mean [B, C, 1, 1]; logits of a classifier; and
-    the outputs of `convolutional`.
+    """tokens: the last map [B, C, H, W]; pooled: its mean [B, C, 1, 1]; logits of a classifier, or
+    the mean [B, C] where none follows (num_labels=0); and the outputs of `convolutional`.
     """
     visual = apply(nhwc(inputs["pixel_values"]), method="encode_image")
     found = convolutional(visual, inputs["pixel_values"])
     found |= {"tokens": found["image_tokens"], "pooled": found["pooled"][:, :, None, None]}
-    return found | ({"logits": visual.pooled} if classified(apply) else {})
+    return found | {"logits": visual.pooled}
 
 
 RESNET = Family(

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_jax.weights.calls import Inputs, nhwc, text_inputs, with_tokens
 from vlm_jax.weights.families.clip import stack_fields, stack_rules
-from vlm_jax.weights.family import Config, Family, pair_example, require, square
+from vlm_jax.weights.family import Config, Family, of_class, pair_example, require, square
 from vlm_jax.weights.folder import WeightsError
 from vlm_jax.weights.rules import Rule, Rules, dense, fused_attention, norm, patches, reshaped
 
@@ -30,6 +30,7 @@ VISION: dict[str, Any] = STACK | dict(
 
 def sections(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """The text and vision sections with everything filled in."""
+    of_class(config, "SiglipModel", "Siglip2Model")
     text = TEXT | dict(config.get("text_config") or {})
     return text, VISION | dict(config.get("vision_config") or {})
 

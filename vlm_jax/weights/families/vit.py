@@ -142,12 +142,14 @@ def example(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def forward(apply: Any, inputs: Inputs, flags: Config) -> dict[str, Any]:
-    """tokens, class token first, features and pooled, and a classifier's logits."""
+    """tokens, class token first, features and pooled, and a classifier's logits, which are features
+    where it has no last layer (num_labels=0).
+    """
     path, pixels = ("vision", "transformer", UNNORMED), nhwc(inputs["pixel_values"])
     visual, before = observed(apply, path, pixels, method="encode_image")
     found = {"tokens": visual.tokens, "tokens:unnormed": before, "image_tokens": visual.tokens}
     if not classified(apply):
-        return found | {"pooled": visual.pooled, "features": visual.pooled}
+        return found | dict.fromkeys(("pooled", "features", "logits"), visual.pooled)
     first = visual.tokens[:, 0]
     return found | {"logits": visual.pooled, "pooled": first, "features": first}
 
