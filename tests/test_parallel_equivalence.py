@@ -80,8 +80,10 @@ def prepared(model):
     batch = pipeline.stack([loader(i) for i in range(8)])
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     state = make_program(setup, mesh, batch, 64).jit_create()()
-    random = np.random.default_rng(0)  # no parameter stays 0, so every one has a gradient
-    noisy = lambda x: np.array(x) + 0.05 * random.normal(size=x.shape).astype(np.float32)
+    # No parameter stays 0, so every one has a gradient. With less noise attention is all but
+    # uniform, and gradients of its queries hardly more than their rounding.
+    random = np.random.default_rng(0)
+    noisy = lambda x: np.array(x) + 0.1 * random.normal(size=x.shape).astype(np.float32)
     return setup, batch, state | {"params": jax.tree.map(noisy, state["params"])}
 
 
@@ -121,5 +123,5 @@ def test_a_step_on_eight_devices_is_the_step_on_one(model, sizes):
         # Keys' biases have no gradient but rounding: what they add to a row, softmax takes away.
         like = gradients[path.replace("key/bias", "value/bias")]
         scale = max(np.abs(like).max(), whole / 1000)
-        np.testing.assert_allclose(found[path], gradient, rtol=0, atol=1e-5 * scale, err_msg=path)
+        np.testing.assert_allclose(found[path], gradient, rtol=0, atol=5e-6 * scale, err_msg=path)
         assert path.endswith("key/bias") or np.any(gradient), path
